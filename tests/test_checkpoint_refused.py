@@ -20,12 +20,13 @@ from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import save, save_file
 
-from mambair_cli.checkpoints import wrapping
+from mambair_cli.checkpoints import load, wrapping
 from mambair_cli.checkpoints.catalog import find_model
 from mambair_cli.checkpoints.load import load_network
 from mambair_cli.checkpoints.wrapping import bare_names
 from mambair_cli.cli import main
 from mambair_cli.errors import CheckpointError, ModelError
+from mambair_cli.networks import MambaIRv2Config
 
 
 def contents() -> dict[str, tuple[bytes, str]]:
@@ -278,6 +279,49 @@ def test_few_values_that_pose_as_many(tmp_path):
     for tensors in ({"norm.weight": one}, again_and_again):
         torch.save(tensors_of(SMALL) | tensors, tmp_path / "a.pth")
         assert refusal(tmp_path / "a.pth").startswith("its tensors claim to be larger than the file")
+
+
+def test_a_network_and_its_average_may_share_their_values(tmp_path):
+    tensors = {
+        f"{holder}.{name}": x for holder in ("net_g", "net_g_ema") for name, x in tensors_of(SMALL).items()
+    }
+    torch.save(tensors, tmp_path / "a.pth")
+    shared = refusal(tmp_path / "a.pth")
+    torch.save({name: x.clone() for name, x in tensors.items()}, tmp_path / "a.pth")
+    assert shared == refusal(tmp_path / "a.pth")
+    assert shared.startswith("it is not a network of the MambaIR family")
+
+
+@pytest.mark.parametrize(
+    "name", ["layers.{}.residual_group.blocks.0.x", "layers.0.residual_group.blocks.{}.x"]
+)
+def test_many_names_build_no_network(name, tmp_path, monkeypatch):
+    monkeypatch.setattr(load, "build_network", lambda *_: pytest.fail("it was built"))
+    many = {name.format(i): torch.zeros(1) for i in range(1, 1000)}
+    save_file(tensors_of(SMALL) | many, tmp_path / "a.safetensors")
+    count = len(tensors_of(SMALL) | many)
+    assert (
+        refusal(tmp_path / "a.safetensors") == f"it names 1000 blocks, and has only {count} tensors for them"
+    )
+
+
+def test_a_large_window_is_refused_before_its_index_is_made(tmp_path):
+    config = MambaIRv2Config(
+        embed_dim=4,
+        depths=(1,),
+        num_heads=(1,),
+        d_state=1,
+        d_inner=4,
+        inner_rank=1,
+        num_tokens=1,
+        window_size=2,
+    )
+    tensors = dict(tensors_of(config))
+    for name in tensors:
+        if name.endswith("relative_position_bias_table"):
+            tensors[name] = torch.zeros((2 * 180 - 1) ** 2, 1)
+    save_file(tensors, tmp_path / "a.safetensors")
+    assert refusal(tmp_path / "a.safetensors").endswith("window_size must be from 1 to 64, not 180")
 
 
 def test_compressed_archive_is_not_unpacked(tmp_path):

@@ -68,6 +68,15 @@ def test_what_was_trained_restores_and_goes_on_to_be_trained(run):
     assert "cannot train for denoise: weights.safetensors (MambaIR) does upscale ×2; one that keeps" in err
 
 
+@pytest.mark.parametrize("seed", [-1, 10**23])
+def test_a_seed_that_no_generator_takes_is_refused_in_a_line(run, seed):
+    code, out, err = run(
+        "train", "photos", "--task", "denoise", "--degradation", "real", "-o", "run", "--seed", seed
+    )
+    assert (code, out, len(err.splitlines())) == (2, [], 1)
+    assert "--seed" in err
+
+
 def test_a_slow_run_says_so_unless_it_is_to_be_quiet(run, monkeypatch):
     monkeypatch.setattr(pace, "SAID_FROM_SECONDS", 0)
     code, _, err = run("train", "photos", "--task", "denoise", "-o", "run", *SMALL, *SHORT)

@@ -9,6 +9,7 @@ from PIL import Image
 from repository import SHARED
 
 from mambair_cli.checkpoints.catalog import find_model
+from mambair_cli.errors import UsageError
 from mambair_cli.quality import metrics
 from mambair_cli.quality.degradation.apply import degrade_image
 from mambair_cli.quality.degrade import imresize
@@ -230,7 +231,7 @@ def test_what_differs_between_a_result_and_its_truth_is_said(run, tmp_path):
         (("gt",), 2, "--task"),
         (("gt", "--task", "upscale", "--restored", "gt"), 2, "either"),
         (("gt", "--restored", "empty"), 2, "no images"),
-        (("gt", "--restored", "twins"), 2, "a_1.png, a_2.png"),
+        (("gt", "--restored", "twins"), 2, "a_x.png, a_y.png"),
         (("gt", "--restored", "small"), 1, "gt/a.png: it is 40×30, and its result small/a.png is 20×10; "),
         (("gt", "--restored", "gt", "--border", "10"), 1, "gt/a.png: 40×30 with a border of 10 pixels"),
         (("tiny", "--restored", "tiny"), 1, "tiny/a.png: 12×9 with a border of 0 pixels is less"),
@@ -248,8 +249,8 @@ def test_what_differs_between_a_result_and_its_truth_is_said(run, tmp_path):
 )
 def test_what_cannot_be_measured_is_one_line(run, tmp_path, arguments, code, words):
     photo("gt/a.png")
-    photo("twins/a_1.png")
-    photo("twins/a_2.png")
+    photo("twins/a_x.png")
+    photo("twins/a_y.png")
     photo("small/a.png", size=(20, 10))
     photo("tiny/a.png", size=(12, 9))
     Path("empty").mkdir()
@@ -326,6 +327,18 @@ def test_partners_are_found_by_name_and_mark(tmp_path):
         ("baby", "babyx4"),
         ("baby2", "baby2x4"),
         ("babysitter", "babysitterx4"),
+    ]
+
+
+@pytest.mark.parametrize("name", ["IMG_1", "IMG-0001", "IMG_1_denoised"])
+def test_the_next_picture_of_a_camera_is_no_partner(tmp_path, name):
+    photo(tmp_path / "gt" / "IMG.png")
+    photo(tmp_path / "done" / f"{name}.png")
+    with pytest.raises(UsageError, match=r"IMG.png needs one partner in .*: none"):
+        find_pairs(tmp_path / "gt", tmp_path / "done")
+    photo(tmp_path / "done" / "IMG_x4.png")
+    assert [pair.other for pair in find_pairs(tmp_path / "gt", tmp_path / "done")] == [
+        tmp_path / "done/IMG_x4.png"
     ]
 
 
@@ -534,3 +547,30 @@ def test_a_level_that_is_missing_ends_the_command(run, mixed):
     code, out, err = run("evaluate", "gt", "--task", "denoise", "--device", "cpu", "-q")
     assert (code, out, err.count("\n")) == (2, [], 1)
     assert "give --sigma or --inputs" in err
+
+
+@pytest.mark.parametrize("degradation", ["papers", "real"])
+def test_transparent_pictures_are_not_measured_and_opaque_alpha_does_no_harm(run, degradation):
+    photo("gt/a.png")
+    Image.open("gt/a.png").convert("RGBA").save("gt/opaque.png")
+    glass = Image.open("gt/a.png").convert("RGBA")
+    glass.putpixel((3, 4), (255, 0, 0, 0))
+    glass.save("gt/glass.png")
+    options = ("--task", "upscale", "-s", 2, "--degradation", degradation, "--offline", "--json")
+    code, out, err = run("evaluate", "gt", *options)
+    assert code == 1
+    assert {json.loads(line).get("name") for line in out} == {"a", "opaque", "mean", None}
+    assert "gt/glass.png: parts of it are transparent" in err
+
+
+def test_neither_inputs_nor_results_may_be_transparent(run):
+    photo("gt/a.png")
+    for folder, size in (("results", (40, 30)), ("inputs", (20, 15))):
+        photo(f"{folder}/a.png", size)
+        glass = Image.open(f"{folder}/a.png").convert("RGBA")
+        glass.putpixel((3, 4), (255, 0, 0, 0))
+        glass.save(f"{folder}/a.png")
+    for options in (("--restored", "results"), ("--task", "upscale", "-s", 2, "--inputs", "inputs")):
+        code, _, err = run("evaluate", "gt", *options)
+        assert code == 1
+        assert "/a.png: parts of it are transparent" in err

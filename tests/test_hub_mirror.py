@@ -15,7 +15,7 @@ from mambair_cli.checkpoints.catalog import Model
 from mambair_cli.checkpoints.hub import Verification
 
 RELEASE = "/owner/name/releases/download/v1.0/first.pth"
-BINARY = b"PK\x03\x04" + CONTENT  # no text, as checkpoints are none
+BINARY = b"\x80\x02" + CONTENT  # no text, as checkpoints are none
 BINARY_SHA256 = hashlib.sha256(BINARY).hexdigest()
 
 
@@ -117,6 +117,14 @@ def test_a_wrong_file_at_the_second_address_is_removed(client: Client, released:
     assert BINARY_SHA256 in outcome.message
     assert client.assets() == []
     assert client.call("cached", model=released).path is None
+
+
+def test_a_wrong_file_at_the_second_address_leaves_the_right_one(client: Client, released: Model) -> None:
+    path = client.call(model=released).path
+    assert path is not None
+    for sha256 in ("0" * 64, BINARY_SHA256[::-1]):
+        assert client.call(model=dataclasses.replace(released, sha256=sha256)).error == "WrongFileError"
+        assert client.assets() == [path]
 
 
 def test_a_file_from_the_second_address_that_was_damaged_is_removed(client: Client, released: Model) -> None:

@@ -1,5 +1,7 @@
 """Checkpoints of the user's: any file on the Hub or at an address, and names for them."""
 
+import hashlib
+import io
 import json
 import threading
 import time
@@ -9,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.torch
+import torch
 from forked import run_forked
 from hub_place import FILE, SOURCE, Place, open_place
 from hub_server import COMMIT
@@ -242,6 +246,31 @@ def test_a_file_at_an_address_is_kept_with_the_hash_that_it_had(place: Place) ->
     assert place.run("upscale", "in.png", "--weights", place.url, "--overwrite")[0] == 0
 
 
+def test_a_wrong_hash_does_not_cost_others_their_file(place: Place) -> None:
+    pinned = f"{place.url}#sha256={place.sha256}"
+    assert place.run("models", "download", pinned)[0] == 0
+    (kept,) = place.downloads()
+    code, _, err = place.run("models", "download", f"{place.url}#sha256={'0' * 64}")
+    assert (code, len(err)) == (3, 1)
+    assert f"what {place.url} gives has sha256 {place.sha256}, not {'0' * 64}" in err[0]
+    assert place.downloads() == [kept]
+    assert place.run("models", "path", pinned) == (0, [str(kept)], [])
+
+
+def test_a_wrong_hash_of_a_file_on_the_hub_leaves_it_in_the_cache(place: Place) -> None:
+    assert place.run("models", "download", SOURCE)[0] == 0
+    page = f"https://huggingface.co/some/films/resolve/main/{FILE}"
+    code, _, err = place.run("models", "download", f"{page}#sha256={'0' * 64}")
+    assert (code, len(err)) == (3, 1)
+    assert f"has sha256 {place.sha256}, not {'0' * 64}" in err[0]
+    assert place.run("models", "path", SOURCE)[0] == 0
+    place.server.repos["some/films"].files[FILE] = other = place.content + b" "
+    page += f"#sha256={hashlib.sha256(other).hexdigest()}"
+    place.server.repos["some/films"].commit = "f" * 40
+    code, (path,), _ = place.run("models", "download", page)
+    assert Path(path).read_bytes() == other
+
+
 def test_a_file_with_another_hash_than_demanded_is_removed(place: Place) -> None:
     code, out, err = place.run("upscale", "in.png", "--weights", f"{place.url}#sha256={'0' * 64}")
     assert (code, out, len(err)) == (3, [], 1)
@@ -268,14 +297,23 @@ def test_a_page_or_a_missing_file_at_an_address_is_told(place: Place) -> None:
     assert place.downloads() == []
 
 
+def _half_checkpoints() -> dict[str, bytes]:
+    """Return the first halves of checkpoints, by their paths."""
+    tensors, file = {"a": torch.zeros(100)}, io.BytesIO()
+    torch.save(tensors, file)
+    wholes = {"/cut.safetensors": safetensors.torch.save(tensors), "/cut.pth": file.getvalue()}
+    return {path: whole[: len(whole) // 2] for path, whole in wholes.items()}
+
+
 class _Elsewhere(BaseHTTPRequestHandler):
     """A server that knows no HEAD, sends clients to an address without TLS, or sends without an end."""
 
     protocol_version = "HTTP/1.1"
 
     def do_HEAD(self) -> None:
-        self.send_response(405)
-        self.send_header("Content-Length", "0")
+        is_told = self.path == "/told.pth"
+        self.send_response(200 if is_told else 405)
+        self.send_header("Content-Length", "600" if is_told else "0")
         self.end_headers()
 
     def do_GET(self) -> None:
@@ -291,7 +329,8 @@ class _Elsewhere(BaseHTTPRequestHandler):
         self.send_header("Connection", "close")
         self.end_headers()
         self.close_connection = True
-        self.wfile.write(b"\0" * (500 if self.path == "/small.pth" else 2_000_000))
+        content = {"/small.pth": b"\0" * 500, "/told.pth": b"\0" * 500, **_half_checkpoints()}
+        self.wfile.write(content.get(self.path, b"\0" * 2_000_000))
 
     def log_message(self, format: str, *args: object) -> None:
         """Keep the test's output clean."""
@@ -337,6 +376,13 @@ def test_a_server_that_tells_nothing_before_it_sends_is_no_obstacle(elsewhere: s
     assert path.read_bytes() == b"\0" * 500
     assert mirror.find(f"{elsewhere}/small.pth") == path
     assert mirror.find(f"{elsewhere}/small.pth", "0" * 64) is None
+
+
+@pytest.mark.parametrize("file", ["told.pth", "cut.safetensors", "cut.pth"])
+def test_a_download_that_ends_too_early_is_not_kept(elsewhere: str, file: str) -> None:
+    with pytest.raises(DownloadError, match=r"of size 600 but has size 500|it ends too early, or is damaged"):
+        mirror.download(f"{elsewhere}/{file}")
+    assert mirror.find(f"{elsewhere}/{file}") is None
 
 
 def test_a_file_on_the_hub_that_is_too_large_is_not_downloaded(place: Place) -> None:

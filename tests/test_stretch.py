@@ -81,6 +81,40 @@ def test_alpha_and_masks_are_not_stretched(tmp_path: Path) -> None:
     np.testing.assert_array_equal(restored, image.repeat(2, 0).repeat(2, 1))
 
 
+def with_hidden(value: int) -> np.ndarray:
+    """Return a faint picture with alpha, (40, 40, 4), whose right part is not seen and has a colour."""
+    image = np.random.default_rng(3).integers(2000, 3500, (40, 40, 4)).astype(np.uint16)
+    image[..., 3] = 65535
+    image[:, 25:] = (value, value, value, 0)
+    return image
+
+
+def test_hidden_colours_do_not_count() -> None:
+    seen = Stretch(2000 / 65535, 3499 / 65535)
+    for image in (with_hidden(65535), with_hidden(0)):
+        found = find_stretch([image], 3)
+        assert found is not None
+        np.testing.assert_allclose([found.lowest, found.highest], [seen.lowest, seen.highest], rtol=1e-2)
+    assert find_stretch([with_hidden(65535)], 3, has_alpha=False) is None  # where that sample is a mask
+    assert find_stretch([with_hidden(65535)[:, 25:]], 3) is None
+
+
+def test_hidden_colours_change_no_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    restore = Restorer(model="tiny-x2", device="cpu")
+    np.testing.assert_array_equal(restore(with_hidden(65535)), restore(with_hidden(2500)))
+    for most in (image_job.DECODED_BYTES, 1000):
+        monkeypatch.setattr(image_job, "DECODED_BYTES", most)
+        restored = []
+        for value in (65535, 2500):
+            tifffile.imwrite(
+                tmp_path / "in.tif", with_hidden(value), photometric="rgb", extrasamples=["unassalpha"]
+            )
+            command = ["upscale", str(tmp_path / "in.tif"), "-s", "2", "--model", "tiny-x2", "--overwrite"]
+            assert main([*command, "-o", str(tmp_path / "out.tif"), *LOCAL]) == 0
+            restored.append(tifffile.imread(tmp_path / "out.tif"))
+        np.testing.assert_array_equal(*restored)
+
+
 def test_all_pages_are_stretched_alike(tmp_path: Path) -> None:
     weights = save_nearest(tmp_path / "x2.safetensors", 2)
     pages = np.random.default_rng(0).integers(1000, 1400, (3, 64, 72), dtype=np.uint16)

@@ -11,14 +11,14 @@ from PIL import Image
 from profiles import D65, rgb_profile
 from train_runs import CPU, NETWORK, RESTORER, read_log
 
-from mambair_cli.errors import UsageError
+from mambair_cli.errors import MemoryLimitError, UsageError
 from mambair_cli.images import Picture, write_picture
 from mambair_cli.networks import build_network
 from mambair_cli.quality import evaluate
 from mambair_cli.quality.pairs import find_pairs
 from mambair_cli.restore.engine import blend_rows
 from mambair_cli.restore.restorer import Restorer
-from mambair_cli.train import real_batches, train, validation
+from mambair_cli.train import loop, real_batches, train, validation
 from mambair_cli.train.dataset import Dataset, ImagePool, load_dataset
 from mambair_cli.train.real_batches import RealBatches
 from mambair_cli.train.trainer import Trainer
@@ -301,6 +301,68 @@ def test_a_measurement_that_is_interrupted_is_made_up_for(config, photos, monkey
     train(config, resume=True)
     steps = [record["step"] for record in read_log(config.output) if "psnr_x2" in record]
     assert steps == [2, 4, 6]
+
+
+def test_a_last_measurement_that_is_interrupted_is_no_success(config, photos, monkeypatch):
+    config = dataclasses.replace(config, validation=photos, steps=2)
+
+    def interrupt(*arguments, **options):
+        os.kill(os.getpid(), signal.SIGINT)
+        return validation.measure(*arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "measure", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            train(config)
+    assert train(config, resume=True)
+    assert [record["step"] for record in read_log(config.output) if "psnr_x2" in record] == [2]
+
+
+@pytest.mark.parametrize("largest", [64, 40])
+def test_a_measurement_without_memory_takes_smaller_tiles(config, tmp_path, monkeypatch, largest):
+    Image.new("RGB", (2 * 150, 2 * 70), "gray").save(tmp_path / "wide.png")
+    config = dataclasses.replace(config, validation=tmp_path / "wide.png")
+    pairs, net = load_validation(config, 3), build_network(NETWORK, "upscale")
+    whole = validation.measure(net, pairs, config)
+    plans = []
+
+    def fail(engine, image, plan, *others, **options):
+        plans.append(plan)
+        if max(plan.tile_height, plan.tile_width) > largest:
+            raise torch.OutOfMemoryError
+        return blend_rows(engine, image, plan, *others, **options)
+
+    monkeypatch.setattr(validation, "blend_rows", fail)
+    assert validation.measure(net, pairs, config) == pytest.approx(whole, abs=0.1)
+    assert len(plans) > 1
+
+
+def test_a_measurement_that_finds_no_memory_is_named_and_loses_no_step(config, photos, monkeypatch):
+    def fail(*arguments, **options):
+        raise torch.OutOfMemoryError
+
+    config = dataclasses.replace(config, validation=photos, validate_every=4)
+    with monkeypatch.context() as patch:
+        patch.setattr(validation, "blend_rows", fail)
+        with pytest.raises(
+            MemoryLimitError, match=r"out of memory for the measurement after step 4 on cpu; sm"
+        ):
+            train(config)
+    train(config, resume=True)
+    assert [record["step"] for record in read_log(config.output) if "psnr_x2" in record] == [4, 6]
+
+
+def test_other_pictures_after_a_break_are_told(config, photos, tmp_path):
+    told = []
+    train(dataclasses.replace(config, steps=2))
+    train(dataclasses.replace(config, steps=4), resume=True, notify=told.append)
+    assert told == []
+    Image.open(photos / "a.png").transpose(Image.Transpose.ROTATE_180).save(photos / "a.png")
+    train(config, resume=True, notify=told.append)
+    assert told == [
+        "the pictures are not those of the first 4 steps, or stand in another order: the run goes on with "
+        "them, and becomes another one than without the break"
+    ]
 
 
 def test_photographs_are_measured_in_the_tiles_of_a_restoration(config, tmp_path, monkeypatch):

@@ -43,6 +43,20 @@ from mambair_cli.train.trainer import Trainer, make_network
         ({"quality": (0, 20)}, "quality from 0 to 20"),
         ({"batch": 0}, "batch 0"),
         ({"shrink": (2.0,)}, "above 0 and at most 1"),
+        (
+            {"shrink": (0.05, 0.1)},
+            r"no image is as large as a crop, 16 pixels, where it shrinks to 0.05 or 0.1 of",
+        ),
+        ({"ema_decay": 2.0}, "ema_decay 2.0: it must be from 0 to 1"),
+        ({"ema_decay": float("nan")}, "ema_decay nan"),
+        ({"clipped": -0.1}, "clipped -0.1: it must be from 0 to 1"),
+        ({"learning_rate": -1e-3}, "learning_rate -0.001: it must be 0 or more"),
+        ({"learning_rate": float("inf")}, "learning_rate inf: it must be 0 or more"),
+        ({"warmup": -1}, "warmup -1: it must be 0 or more"),
+        ({"weight_decay": -1.0}, "weight_decay -1.0"),
+        ({"seed": -1}, f"seed -1: it must be from 0 to {2**63 - 1}"),
+        ({"seed": 2**63}, f"seed {2**63}: it must be from 0"),
+        ({"loss": "L1"}, "the loss L1: there are l1, charbonnier, l2, psnr, psnr-y"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(config, changes, said):
@@ -237,6 +251,23 @@ def test_pages_that_are_not_used_are_told(config, photos, tmp_path):
         f"used only the first page or frame of 2 files, such as stack.tif; 3 others are left out; "
         f"split them into single images to {purpose} on all"
         for purpose in ("train", "measure")
+    ]
+
+
+def test_transparent_pictures_are_told_and_opaque_alpha_is_not(config, photos, tmp_path):
+    Image.open(photos / "a.png").convert("RGBA").save(photos / "opaque.png")
+    told = []
+    config = dataclasses.replace(config, steps=1, validation=photos)
+    train(config, notify=told.append)
+    assert told == []
+    glass = Image.open(photos / "a.png").convert("RGBA")
+    glass.putpixel((3, 4), (255, 0, 0, 254))
+    glass.save(photos / "glass.png")
+    train(dataclasses.replace(config, output=tmp_path / "other"), notify=told.append)
+    assert told == [
+        f"parts of {photos}/glass.png are transparent, and the colours there, which nobody sees, are {used}, "
+        "too; put them on a background, or leave them out"
+        for used in ("learned", "measured")
     ]
 
 

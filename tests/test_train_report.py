@@ -89,9 +89,10 @@ def test_a_run_does_not_learn_from_its_own_examples(config: TrainConfig, tmp_pat
     assert told == []
     train(replace(within, images=(*apart.images, tmp_path / "photos")), resume=True, notify=told.append)
     examples = tmp_path / place / "examples"
+    assert told.pop().startswith("the pictures are not those of the first 2 steps")  # each is there twice
     assert told == [
-        f"left out 18 pictures, examples of a run, such as {examples}/2_a.webp",  # two folders
-        f"left out 9 pictures, examples of a run, such as {examples}/2_a.webp",
+        f"left out 18 pictures, examples of a run, such as {examples}/2_0.webp",  # two folders
+        f"left out 9 pictures, examples of a run, such as {examples}/2_0.webp",
     ]
     within = replace(within, output=tmp_path / "other")
     got = load_weights(train(within, notify=told.append))
@@ -103,8 +104,49 @@ def test_a_run_does_not_learn_from_its_own_examples(config: TrainConfig, tmp_pat
 def test_pictures_of_the_user_are_no_examples(config: TrainConfig, tmp_path: Path) -> None:
     train(replace(config, output=tmp_path / "photos", steps=2))
     examples = tmp_path / "photos" / "examples"
-    (examples / "2_a.webp").rename(examples / "holiday.webp")
-    (examples / "input_b.webp").rename(tmp_path / "photos" / "input_b.webp")
+    (examples / "2_0.webp").rename(examples / "holiday.webp")
+    (examples / "input_1.webp").rename(tmp_path / "photos" / "input_1.webp")
     told: list[str] = []
     train(replace(config, output=tmp_path / "other"), notify=told.append)
     assert [sentence.split(" pictures")[0] for sentence in told] == ["left out 7"] * 2
+
+
+def test_pictures_of_long_names_and_of_one_name_have_examples_of_their_own(
+    config: TrainConfig, tmp_path: Path
+) -> None:
+    measured = tmp_path / "measured"
+    for index, name in enumerate((f"a/{'n' * 245}", "a/x", "b/x")):
+        (measured / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (40, 40), (60 * index, 90, 200)).save(measured / f"{name}.png")
+    config = replace(config, validation=measured)
+    train(replace(config, steps=2))
+    (measured / "a" / "x.png").rename(measured / "z.png")  # others get numbers of their own
+    train(config, resume=True)
+    page = (config.output / "report.html").read_text()
+    rows = re.findall(
+        r'<th scope="row">([^<]*)</th><td><img.*?base64,([^"]*)" alt="[^"]*truth"></td></tr>', page
+    )
+    truths = {
+        name: np.asarray(Image.open(io.BytesIO(base64.b64decode(source.rpartition("base64,")[2]))))
+        for name, source in rows
+    }
+    reds = {name: int(truth[0, 0, 0]) for name, truth in truths.items()}
+    assert reds == {f"a/{'n' * 245}": 0, "a/x": 60, "b/x": 120, "z": 60}
+
+
+@pytest.mark.parametrize("where", ["examples", "report.html"])
+def test_a_report_that_cannot_be_written_does_not_end_a_training(config: TrainConfig, where: str) -> None:
+    place = config.output / where
+    place.parent.mkdir()
+    if where == "examples":
+        place.write_bytes(b"")
+
+    def get_in_the_way(step: int) -> None:
+        if where != "examples" and step == 1:
+            place.mkdir()
+
+    told: list[str] = []
+    assert train(config, on_step=get_in_the_way, notify=told.append)
+    assert len(told) == 1
+    assert told[0].startswith(f"the training goes on, but not its report: cannot write {place}")
+    assert [line["step"] for line in read_log(config.output) if "psnr_x2" in line] == [2, 4, 6]

@@ -179,6 +179,16 @@ def test_a_file_that_is_reduced_has_no_edge_either(tmp_path: Path, monkeypatch) 
     assert np.abs(np.roll(there, (45, 72), (0, 1)) - back).max() <= 1
 
 
+@pytest.mark.parametrize("wrap", ["x", "y", "both"])
+@pytest.mark.parametrize("overlap", [0, 8])
+def test_pictures_of_one_pixel_a_side_are_restored(wrap, overlap) -> None:
+    restore = restorer(wrap=wrap, tile=16, overlap=overlap)
+    for height, width in ((1, 1), (5, 1), (1, 7), (40, 1), (1, 40)):
+        for samples in (3, 4):
+            image = texture(height, width, samples)
+            assert restore(image).shape == (2 * height, 2 * width, samples)
+
+
 def test_smaller_tiles_for_want_of_memory_surround_the_image_too(monkeypatch) -> None:
     image = texture(80, 80)
     wanted = restorer(wrap="both", tile=32, overlap=16)

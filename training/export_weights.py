@@ -8,12 +8,14 @@ Of several checkpoints of one network it takes the mean, and the metadata of the
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 KEPT_SETTINGS = (
     "task",
+    "degradation",
     "steps",
     "batch",
     "crop",
@@ -26,6 +28,16 @@ KEPT_SETTINGS = (
 )
 
 
+def choose_settings(training: dict[str, Any]) -> list[str]:
+    """Return the names of the settings of a run that count for its weights, of those that it has."""
+    names = ["step", *KEPT_SETTINGS]
+    if training.get("degradation", "papers") == "papers":
+        names += {"denoise": ("sigma", "clipped"), "dejpeg": ("quality",)}.get(training["task"], ())
+    if training.get("teacher") is not None:
+        names.append("teacher_share")
+    return [name for name in names if name in training]
+
+
 def export(sources: list[Path], target: Path) -> None:
     given = [load_file(source) for source in sources]
     means = {name: sum(tensors[name].float() for tensors in given) / len(given) for name in given[0]}
@@ -33,10 +45,7 @@ def export(sources: list[Path], target: Path) -> None:
     with safe_open(sources[0], "pt") as file:
         metadata = file.metadata()
     training = json.loads(metadata["training"])
-    ranges = {"denoise": ("sigma",), "dejpeg": ("quality",)}.get(training["task"], ())
-    metadata["training"] = json.dumps(
-        {"step": training["step"], **{name: training[name] for name in KEPT_SETTINGS + ranges}}
-    )
+    metadata["training"] = json.dumps({name: training[name] for name in choose_settings(training)})
     target.parent.mkdir(parents=True, exist_ok=True)
     save_file(tensors, target, metadata)
     print(f"{target}: {target.stat().st_size} bytes")

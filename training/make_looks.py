@@ -8,6 +8,7 @@ noise: the difference is the noise that is left.
 """
 
 import argparse
+import hashlib
 import io
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,13 +16,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from mambair_cli.images.samples import LUMA
 from mambair_cli.inspection.features import describe
+from mambair_cli.inspection.look import SIGMA_OFFSET, STEP_OFFSET
 
-LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
+WEIGHTS = np.array(LUMA, dtype=np.float32)  # of red, green and blue in luma
 FILTERS = [Image.Resampling.BILINEAR, Image.Resampling.BICUBIC, Image.Resampling.LANCZOS]
 TONES = ((8, 85), (85, 170), (170, 247))  # dark, medium, bright; what is clipped is left out
 FEWEST_PIXELS = 400  # of a tone, to tell its noise
-SIGMA_OFFSET, STEP_OFFSET = 0.3, 0.02  # as in mambair_cli/inspection/look.py
 MARGIN = 16  # pixels that blurring and cutting may take
 
 
@@ -81,7 +83,7 @@ class Maker:
         pixels, resolution = cut
         is_gray = self._is(0.15)
         if is_gray:
-            pixels = np.repeat((pixels @ LUMA)[..., None], 3, 2)
+            pixels = np.repeat((pixels @ WEIGHTS)[..., None], 3, 2)
         clean = np.clip(pixels, 0, 255)
         noisy = clean + self.draw_noise(clean) if self._is(0.5) else clean
         if is_gray:
@@ -213,7 +215,7 @@ def send(pixels: np.ndarray, saved: list[Saved], factor: float, resampling: Imag
 def _tell_truth(noise: np.ndarray, clean: np.ndarray, quality: int, resolution: float) -> np.ndarray:
     """Return what the estimator is to tell, in its own forms (``look.py``); NaN where it is not known."""
     sigma = noise.std((0, 1))
-    luma, light = noise @ LUMA, clean @ LUMA
+    luma, light = noise @ WEIGHTS, clean @ WEIGHTS
     alike = np.nan
     if sigma.mean() > 1:
         products = [(luma[:, 1:] * luma[:, :-1]).mean(), (luma[1:] * luma[:-1]).mean()]
@@ -251,9 +253,17 @@ def add_folders(parser: argparse.ArgumentParser) -> None:
 
 
 def find_files(folders: list[Path], held_out: bool) -> list[Path]:
-    """Return the files of folders: an eighth of them is held out, the others are for training."""
+    """Return the files of folders: an eighth of them is held out, the others are for training.
+
+    A file's name decides, so that no choice of folders trains on what another one measures with.
+    """
     files = sorted(file for folder in folders for file in folder.iterdir())
-    return [file for i, file in enumerate(files) if (i % 8 == 0) == held_out]
+    return [file for file in files if is_held_out(file.name) == held_out]
+
+
+def is_held_out(name: str) -> bool:
+    """Tell whether the file of a name is never trained on."""
+    return hashlib.sha256(name.encode(errors="surrogateescape")).digest()[0] % 8 == 0
 
 
 def main() -> None:

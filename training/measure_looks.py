@@ -10,9 +10,9 @@ import time
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from make_looks import SIGMA_OFFSET, STEP_OFFSET, Made, Maker, add_folders, find_files
+from make_looks import Made, Maker, add_folders, find_files
 
-from mambair_cli.inspection.look import Look, look_at_pixels
+from mambair_cli.inspection.look import SIGMA_OFFSET, STEP_OFFSET, Look, look_at_pixels
 
 SIGMAS = ((0.0, 0.1), (0.1, 1.5), (1.5, 3), (3, 6), (6, 12), (12, 25), (25, 70))
 QUALITIES = ((10, 30), (30, 50), (50, 70), (70, 80), (80, 88), (88, 94), (94, 99))

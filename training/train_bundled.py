@@ -19,8 +19,8 @@ import torch
 
 from mambair_cli.networks import MambaIRConfig
 from mambair_cli.train.config import TrainConfig
-from mambair_cli.train.folder import STATE_FILE
-from mambair_cli.train.loop import LOG_EVERY, LOG_FILE, Log
+from mambair_cli.train.folder import LOG_FILE, STATE_FILE
+from mambair_cli.train.loop import LOG_EVERY, Log, finite_loss, save_state
 from mambair_cli.train.trainer import Trainer
 from mambair_cli.train.validation import ValidationPair, load_validation, measure
 
@@ -84,7 +84,7 @@ class BundledRun:
             rate = trainer.learning_rate
             trainer.advance()
             if trainer.step % LOG_EVERY == 0:
-                self.log.write({"step": trainer.step, "loss": trainer.mean_loss(), "learning_rate": rate})
+                self.log.write({"step": trainer.step, "loss": finite_loss(trainer), "learning_rate": rate})
                 trainer.reset_loss()
             if trainer.step % validate_every == 0 or trainer.step == trainer.config.steps:
                 with torch.backends.cudnn.flags(benchmark=False, allow_tf32=False):
@@ -92,9 +92,9 @@ class BundledRun:
                 self.log.write({"step": trainer.step, **measured})
 
     def save(self) -> None:
-        """Write the state and the weights."""
+        """Write the state and the weights, unless training has diverged."""
         with torch.cuda.stream(self.stream):
-            self.trainer.save()
+            save_state(self.trainer)
 
 
 def start(name: str, arguments: argparse.Namespace) -> BundledRun:

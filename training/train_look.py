@@ -13,10 +13,9 @@ import torch
 from safetensors.numpy import save_file
 from torch import Tensor, nn
 
+from mambair_cli.inspection.look import FARTHEST
+
 NEURONS = (128, 64)
-FARTHEST = (
-    6.0  # deviations from the mean, beyond which a feature is clipped; as in mambair_cli.inspection.look
-)
 BATCH = 256
 RATE = 2e-3
 WEIGHT_DECAY = 2e-2

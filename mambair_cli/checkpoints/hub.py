@@ -73,7 +73,8 @@ def fetch(model: Wanted, *, offline: bool = False, quiet: bool = False) -> Fetch
         quiet: Whether to show no progress.
 
     Raises:
-        WrongFileError: The file has the wrong hash; it is removed from the cache.
+        WrongFileError: The file has the wrong hash; it is removed from the cache, unless it is what came
+            there and only the user wants another one.
         DownloadError: The file is not in the cache and cannot be downloaded.
     """
     path, notice = _find(model)
@@ -88,7 +89,7 @@ def fetch(model: Wanted, *, offline: bool = False, quiet: bool = False) -> Fetch
     try:
         return Fetched(path, verify(path, model), notice)
     except WrongFileError as error:
-        if local is not None:
+        if local is not None or (is_own(model) and _is_as_it_came(path)):
             raise
         discard(path)
         raise WrongFileError(f"{error} (the file has been removed)") from error
@@ -132,9 +133,12 @@ def _find(model: Wanted) -> tuple[Path | None, str | None]:
     with translated_errors(model):
         for file in model.files:
             found = try_to_load_from_cache(model.repo, file, revision=model.revision)
-            if isinstance(found, str):  # it can also be a marker that the repository lacks the file
-                return Path(found), None
-        if model.url and (path := mirror.find(model.url, model.sha256 if is_own(model) else None)):
+            if not isinstance(found, str):  # but None, or a marker that the repository lacks the file
+                continue
+            if is_own(model) and model.sha256 and _sha256_on_hub(Path(found)) not in (None, model.sha256):
+                continue  # a file from before, perhaps; the Hub may have the one that is wanted
+            return Path(found), None
+        if model.url and (path := mirror.find(model.url, model.sha256)):
             return path, None
         if isinstance(model, CheckpointSource) or model.source:
             return None, None
@@ -196,11 +200,21 @@ def verify(path: Path, model: Wanted) -> Verification:
     if expected is None:
         return Verification(actual, None)
     if actual != expected:
-        raise WrongFileError(
-            f"not the file that {model.name} should be: {path} has sha256 {actual}, not {expected}; "
-            + remedy_wrong(model)
-        )
+        raise _wrong_file(model, path, actual, expected)
     return Verification(actual, source)
+
+
+def _wrong_file(model: Wanted, place: Path | str, actual: str, expected: str) -> WrongFileError:
+    """Return the error for a file whose hash is another one."""
+    return WrongFileError(
+        f"not the file that {model.name} should be: {place} has sha256 {actual}, not {expected}; "
+        + remedy_wrong(model)
+    )
+
+
+def _is_as_it_came(path: Path) -> bool:
+    """Tell whether a file of a cache has the hash that is in its name."""
+    return hash_of(path) in (_sha256_on_hub(path), mirror.recorded_hash(path))
 
 
 def discard(path: Path) -> None:
@@ -235,11 +249,10 @@ def _download(model: Wanted, quiet: bool) -> tuple[Path, str | None]:
         trouble, listed = error, []  # the repository may list the file, so no other file is tried
     if model.url:
         try:
-            with translated_errors(model):
-                path = mirror.download(model.url, _bar(quiet))
+            path = _download_elsewhere(model, model.url, quiet)
             return path, f"using {model.name} from {model.url}, not from the Hub: {reason_of(trouble)}"
         except DownloadError as error:
-            if is_local(error):
+            if is_local(error) or isinstance(error, WrongFileError):
                 raise
             reason, remedy = reason_of(trouble), str(trouble).removeprefix(reason_of(trouble))
             trouble = DownloadError(f"{reason} ({urlsplit(model.url).netloc}: {error}){remedy}")
@@ -260,10 +273,9 @@ def _download_own(model: Wanted, quiet: bool) -> tuple[Path, str | None]:
 
     if model.url:
         try:
-            with translated_errors(model):
-                path = mirror.download(model.url, _bar(quiet), model.sha256)
+            path = _download_elsewhere(model, model.url, quiet)
         except DownloadError as error:
-            if is_local(error):
+            if is_local(error) or isinstance(error, WrongFileError):
                 raise
             raise DownloadError(
                 f"cannot download {model.url}: {error}; check the address and the connection, and try again"
@@ -281,6 +293,17 @@ def _download_own(model: Wanted, quiet: bool) -> tuple[Path, str | None]:
         except DownloadError as error:
             raise DownloadError(f"cannot download {model.name}: {error}; check its name") from error
     return _download_listed(model, file, quiet), None
+
+
+def _download_elsewhere(model: Wanted, url: str, quiet: bool) -> Path:
+    """Download the model's file from an address; one with another hash is not kept."""
+
+    def check_hash(actual: str) -> None:
+        if model.sha256 not in (None, actual):
+            raise _wrong_file(model, f"what {url} gives", actual, model.sha256)
+
+    with translated_errors(model):
+        return mirror.download(url, _bar(quiet), model.sha256, check_hash)
 
 
 def _list_files(model: Wanted) -> list[str]:

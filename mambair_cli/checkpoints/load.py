@@ -31,6 +31,8 @@ from mambair_cli.networks.layers import CAB_HIDDEN_DIVISOR
 Shapes = Mapping[str, tuple[int, ...]]
 
 HEAD_BYTES = 256  # enough to identify a file
+LEAST_TENSORS = 20  # of a block in any network; to build one takes milliseconds
+MOST_USES = 2  # of a stored value: a network and its running average may share them
 
 # Other networks that users may try, by a key that no supported network has.
 FOREIGN_NETWORKS = (
@@ -72,6 +74,7 @@ def network_of(tensors: dict[str, Tensor], task: str | None = None) -> Network:
         CheckpointError: They are not exactly those of one network of the MambaIR family.
     """
     config = infer_config({name: tuple(tensor.shape) for name, tensor in tensors.items()})
+    _check_count(config, len(tensors))
     with torch.device("meta"):  # no memory and no random numbers for weights that the tensors replace
         net = build_network(config, task)
     _check_tensors(tensors, net)
@@ -207,7 +210,8 @@ def _check_stored(tensors: dict[str, Tensor], file_bytes: int) -> None:
             raise CheckpointError(
                 f"the tensor {show_name(name)} is not stored value by value; save it as it is"
             )
-    if sum(tensor.numel() * tensor.element_size() for tensor in tensors.values()) > file_bytes:
+    claimed = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+    if claimed > MOST_USES * file_bytes:
         raise CheckpointError("its tensors claim to be larger than the file; save it with torch.save")
 
 
@@ -361,6 +365,16 @@ def _count(shapes: Shapes, pattern: str) -> int:
 def _has(shapes: Shapes, pattern: str) -> bool:
     """Tell whether the start of a name matches ``pattern``."""
     return any(re.match(pattern, name) for name in shapes)
+
+
+def _check_count(config: Config, count: int) -> None:
+    """Raise, before the network is built, if a file names many more blocks than it has tensors for."""
+    if isinstance(config, MambaIRUNetConfig):
+        blocks = sum(config.num_blocks) + config.num_refinement_blocks
+    else:
+        blocks = sum(config.depths)
+    if blocks * LEAST_TENSORS > count:
+        raise CheckpointError(f"it names {blocks} blocks, and has only {count} tensors for them")
 
 
 def _check_tensors(tensors: dict[str, Tensor], net: Network) -> None:

@@ -10,7 +10,8 @@ import hashlib
 import io
 import re
 import threading
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -53,15 +54,22 @@ def recorded_hash(path: Path) -> str | None:
     return match[1] if match else None
 
 
-def download(url: str, bar: type | None = None, sha256: str | None = None) -> Path:
+def download(
+    url: str,
+    bar: type | None = None,
+    sha256: str | None = None,
+    check_hash: Callable[[str], None] = lambda sha256: None,
+) -> Path:
     """Download the file at an address, through proxies and redirections, but none to an unprotected address.
 
     A broken download is continued. Other processes that need the same file wait for this one.
 
     Args:
         url: Address, which ends with the name of the file.
-        sha256: Hash of the file that is wanted, which may be here by then; the caller verifies it.
         bar: Class of the progress bar; None: that of huggingface_hub.
+        sha256: Hash of the file that is wanted, which may be here by then; None for any.
+        check_hash: Called with the hash of what has come; after an error of it, which is raised, nothing is
+            kept, and files from before stay.
 
     Raises:
         DownloadError: The download failed; the message says only why, and the caller adds what failed and
@@ -75,17 +83,18 @@ def download(url: str, bar: type | None = None, sha256: str | None = None) -> Pa
         raise DownloadError(homeless)
     partial = place.with_name(f"{place.name}.incomplete")
     with _translated_errors():
-        _ask(url)  # before anything is made on the disk
+        size = _ask(url)  # before anything is made on the disk
     place.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{partial}.lock"):
         if found := find(url, sha256):
             return found
         try:
             with _LimitedFile(io.FileIO(partial, "wb")) as file, _translated_errors(), _guarded(url):
-                http_get(url, file, displayed_filename=place.name, tqdm_class=bar)
-            if is_text(_read_head(partial)):
-                raise DownloadError("it is a web page or other text, not a checkpoint")
-            return partial.replace(place.with_name(f"{place.stem}-{hash_of(partial)}{place.suffix}"))
+                http_get(url, file, expected_size=size, displayed_filename=place.name, tqdm_class=bar)
+            _check_kind(partial)
+            actual = hash_of(partial)
+            check_hash(actual)
+            return partial.replace(place.with_name(f"{place.stem}-{actual}{place.suffix}"))
         finally:
             partial.unlink(missing_ok=True)
 
@@ -97,13 +106,20 @@ def explain_homeless(cache: str | Path) -> str | None:
     return f"{cache}, where no home folder is known; set HOME, or HF_HOME to another folder"
 
 
-def _ask(url: str) -> None:
-    """Check with one request and a time limit that an address has a file; a download would retry."""
+def _ask(url: str) -> int | None:
+    """Check with one request and a time limit that an address has a file; a download would retry.
+
+    Returns:
+        Size of the file, in bytes; None where the address does not tell it.
+    """
     from huggingface_hub import constants, get_session
 
     answer = get_session().head(url, timeout=constants.HF_HUB_ETAG_TIMEOUT, follow_redirects=False)
     if answer.status_code >= 400 and answer.status_code not in _NO_HEAD:
         raise DownloadError(f"HTTP {answer.status_code}")
+    size = answer.headers.get("content-length", "")
+    is_file = answer.status_code == 200 and "content-encoding" not in answer.headers  # not a redirection
+    return int(size) or None if is_file and size.isdecimal() else None
 
 
 @contextmanager
@@ -181,9 +197,29 @@ def _translated_errors() -> Iterator[None]:
         raise DownloadError(" ".join(str(error).split()) or type(error).__name__) from error
 
 
-def _read_head(path: Path) -> bytes:
+def _check_kind(path: Path) -> None:
+    """Refuse what cannot be a checkpoint, or is only the beginning of one: a server need not tell its size.
+
+    Raises:
+        DownloadError: It is text, or ends too early, as far as its format shows that.
+    """
+    from safetensors import SafetensorError, safe_open
+
     with path.open("rb") as file:
-        return file.read(_HEAD_BYTES)
+        head = file.read(_HEAD_BYTES)
+    if is_text(head):
+        raise DownloadError("it is a web page or other text, not a checkpoint")
+    is_whole = True
+    if head[:4] == b"PK\x03\x04":
+        is_whole = zipfile.is_zipfile(path)  # whose directory is at its end
+    elif head[8:9] == b"{":
+        try:
+            with safe_open(path, "numpy"):  # its header has the size of all
+                pass
+        except SafetensorError:
+            is_whole = False
+    if not is_whole:
+        raise DownloadError("it ends too early, or is damaged")
 
 
 def _place_of(url: str) -> Path:

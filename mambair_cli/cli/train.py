@@ -12,7 +12,7 @@ from mambair_cli.cli.output import print_json, say
 from mambair_cli.errors import UsageError
 from mambair_cli.system.signals import cleaning_up
 from mambair_cli.system.wording import as_argument, show
-from mambair_cli.train.config import Loss, TrainConfig
+from mambair_cli.train.config import MOST_SEED, Loss, TrainConfig
 
 if TYPE_CHECKING:
     from mambair_cli.checkpoints.catalog import Task
@@ -130,7 +130,9 @@ class TrainOptions:
             "--resume", help="Continue the run in the output folder, with its options; --steps may be more."
         ),
     ] = False
-    seed: Annotated[int, typer.Option(metavar="NUMBER", help="Random seed.")] = TrainConfig.seed
+    seed: Annotated[int, typer.Option(min=0, max=MOST_SEED, metavar="NUMBER", help="Random seed.")] = (
+        TrainConfig.seed
+    )
     device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda, cuda:1.")] = "auto"
     quiet: Quiet = False
 

@@ -1,6 +1,6 @@
 """Read image files into arrays and write them: depth, alpha, colour, metadata; without torch."""
 
-from mambair_cli.images.alpha import bleed
+from mambair_cli.images.alpha import bleed, is_opaque
 from mambair_cli.images.background import Colour, parse_colour, show_colour
 from mambair_cli.images.decoding import MAX_PIXELS, open_picture, read_picture
 from mambair_cli.images.encoding import DEFAULT_QUALITY, Writer, encode_picture, write_picture
@@ -39,6 +39,7 @@ __all__ = [
     "format_of",
     "from_float",
     "is_gray",
+    "is_opaque",
     "join_luma",
     "open_picture",
     "parse_colour",

@@ -2,6 +2,13 @@
 
 import numpy as np
 
+from mambair_cli.images.samples import to_float
+
+
+def is_opaque(alpha: np.ndarray) -> bool:
+    """Tell whether nothing shines through: alpha of uint8, uint16 or float32, of any shape."""
+    return bool((to_float(alpha) >= 1).all())
+
 
 def bleed(colours: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     """Fill the pixels of alpha 0 with the nearest visible colours.

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from mambair_cli.errors import ImageError
+from mambair_cli.images.alpha import is_opaque
 from mambair_cli.images.decoding import open_picture
 from mambair_cli.images.libvips import LibvipsError, explained
 from mambair_cli.images.picture import Header, InputFrames
@@ -26,11 +27,13 @@ class FirstPage:
         path: The file.
         pixels: Pixels as the file has them, (h, w, 1 or 3), uint8, uint16 or float32 in [0, 1].
         header: Header of the file.
+        is_transparent: Whether there was alpha that is not opaque everywhere.
     """
 
     path: Path
     pixels: np.ndarray
     header: Header
+    is_transparent: bool = False
 
     def to_srgb(self, bands: int) -> np.ndarray:
         """Convert the colours to sRGB by the file's profile.
@@ -79,9 +82,10 @@ def read_first_page(path: Path) -> FirstPage:
     """
     with open_picture(path) as reader:
         header = reader.header
-        pixels = reader.read(0, header.height)[..., : header.bands]
+        samples = reader.read(0, header.height)
         if reader.is_damaged:
             raise ImageError(
                 f"cannot read {show(path)}: {reader.warnings[-1]}; try another copy, or leave it out"
             )
-    return FirstPage(path, pixels, header)
+    is_transparent = header.has_alpha and not is_opaque(samples[..., header.bands])
+    return FirstPage(path, samples[..., : header.bands], header, is_transparent)

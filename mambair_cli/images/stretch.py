@@ -17,7 +17,7 @@ class Stretch:
     """A map from the samples of a faint picture to the whole range.
 
     Attributes:
-        lowest: Smallest sample of all colours, which becomes 0.
+        lowest: Smallest sample of all colours that are seen, which becomes 0.
         highest: Largest one, which becomes 1.
     """
 
@@ -51,18 +51,25 @@ class Stretch:
         return np.concatenate([changed, samples[..., colours:]], axis=-1)
 
 
-def find_stretch(bands: Iterable[np.ndarray], colours: int) -> Stretch | None:
+def find_stretch(bands: Iterable[np.ndarray], colours: int, has_alpha: bool | None = None) -> Stretch | None:
     """Return the stretch of a picture; None for one that fills more than ``FAINT``, or has 8 bits.
+
+    Colours where alpha is 0 do not count: nobody sees them, and networks get those around.
 
     Args:
         bands: Rows of the picture, (n, w, c), colours first; no more are taken than are needed.
         colours: Number of colours.
+        has_alpha: Whether alpha comes next; None: a single sample after the colours is it, as in arrays.
     """
     lowest, highest = np.inf, -np.inf
     for band in bands:
         if band.dtype == np.uint8:  # of so few steps, there is not more to be seen
             return None
         samples = band[..., :colours]
+        if band.shape[-1] == colours + 1 if has_alpha is None else has_alpha:
+            samples = samples[band[..., colours] > 0]
+        if not samples.size:
+            continue
         extremes = to_float(np.array([samples.min(), samples.max()], band.dtype))
         lowest, highest = min(lowest, float(extremes[0])), max(highest, float(extremes[1]))
         if highest - lowest >= FAINT:
@@ -82,7 +89,8 @@ def read_stretch(reader: Reader) -> Stretch | None:
     header = reader.header
     if header.dtype == "uint8":
         return None
-    return find_stretch(read_bands(reader.read, header.height * header.frames), header.bands)
+    rows = read_bands(reader.read, header.height * header.frames)
+    return find_stretch(rows, header.bands, header.has_alpha)
 
 
 def read_bands(read: Callable[[int, int], np.ndarray], height: int) -> Iterator[np.ndarray]:

@@ -36,7 +36,8 @@ ReadWindow = Callable[[slice, slice], np.ndarray]
 
 # What the estimator learned to tell, in this order: logarithms of a sigma and of a quality's steps, so that
 # errors are relative. They are undone in :func:`_read_estimates`.
-_SIGMA_OFFSET, _STEP_OFFSET = 0.3, 0.02
+SIGMA_OFFSET, STEP_OFFSET = 0.3, 0.02
+FARTHEST = 6.0  # deviations from the mean, beyond which a feature is clipped
 _MOST_STEP = 5.0  # of the table of quality 10, of that of quality 50
 
 
@@ -136,7 +137,7 @@ def look_at_pixels(pixels: np.ndarray) -> Look | None:
 def _estimate(features: np.ndarray) -> np.ndarray:
     """Return what the estimator says of a picture's features."""
     weights = _load_weights()
-    x = np.clip((features - weights["mean"]) / weights["deviation"], -6, 6)
+    x = np.clip((features - weights["mean"]) / weights["deviation"], -FARTHEST, FARTHEST)
     for layer in ("first", "second"):
         x = weights[f"{layer}.weight"] @ x + weights[f"{layer}.bias"]
         x = x / (1 + np.exp(-x))  # SiLU
@@ -153,8 +154,8 @@ def _load_weights() -> Mapping[str, np.ndarray]:
 
 def _read_estimates(values: np.ndarray) -> Look:
     """Undo the forms in which estimates were learned."""
-    sigmas = np.round(np.maximum(np.exp(values[[0, 1, 2, 4, 5, 6]]) - _SIGMA_OFFSET, 0), 2).tolist()
-    step = float(np.clip(np.exp(values[7]) - _STEP_OFFSET, 0, _MOST_STEP))
+    sigmas = np.round(np.maximum(np.exp(values[[0, 1, 2, 4, 5, 6]]) - SIGMA_OFFSET, 0), 2).tolist()
+    step = float(np.clip(np.exp(values[7]) - STEP_OFFSET, 0, _MOST_STEP))
     return Look(
         sigma=(sigmas[0], sigmas[1], sigmas[2]),
         grain=round(float(np.clip(values[3], 0, 1)), 3),

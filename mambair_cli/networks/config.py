@@ -13,6 +13,7 @@ NetworkTask = Literal["upscale", "denoise", "dejpeg", "restore"]
 Upsampler = Literal["pixelshuffle", "pixelshuffledirect", "nearest+conv", ""]
 
 ATTENTION_DIVISOR = 30  # channels per hidden channel of a CAB's channel attention
+MOST_WINDOW = 64  # pixels a side: an index of it has the fourth power of that; official networks have 16
 UPSCALES = {"pixelshuffle": (2, 3, 4, 8), "pixelshuffledirect": range(1, 17), "nearest+conv": (4,), "": (1,)}
 
 
@@ -69,7 +70,7 @@ class MambaIRv2Config:
         inner_rank: Rank of the token dictionary.
         num_tokens: Rows of the token dictionary.
         feed_forward: "conv" (ConvFFN) or "gated" (GatedMLP, the light network).
-        window_size: Side of the attention's windows, in pixels.
+        window_size: Side of the attention's windows, in pixels; ``MOST_WINDOW`` at most.
         convffn_kernel_size: Side of the feed-forward's depthwise kernel.
         in_chans, upscale, upsampler, resi_connection, img_range: The same as in MambaIRConfig.
     """
@@ -96,6 +97,8 @@ class MambaIRv2Config:
         _require(len(self.num_heads) == len(self.depths), "num_heads", self.num_heads, "one for each group")
         for heads in self.num_heads:
             _require(c % heads == 0, "embed_dim", c, f"a multiple of the {heads} heads")
+        window = self.window_size
+        _require(1 <= window <= MOST_WINDOW, "window_size", window, f"from 1 to {MOST_WINDOW}")
         _require(kernel % 2 == 1, "convffn_kernel_size", kernel, "odd")
         _require(self.feed_forward == "conv" or d % 2 == 0, "d_inner", d, "even, to be gated by half")
 

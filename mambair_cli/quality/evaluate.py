@@ -10,7 +10,7 @@ import numpy as np
 
 from mambair_cli.checkpoints.catalog import Model, Task
 from mambair_cli.errors import ImageError, MambairError, UsageError
-from mambair_cli.images import is_gray, read_picture, to_float
+from mambair_cli.images import is_gray, is_opaque, read_picture, to_float
 from mambair_cli.quality import metrics
 from mambair_cli.quality.degrade import add_noise, compress_jpeg, imresize, modcrop
 from mambair_cli.quality.pairs import ImagePair, check_input, fit_result
@@ -159,21 +159,34 @@ def read_input(pair: ImagePair, protocol: PaperProtocol, truth: np.ndarray | Non
         truth: The truth, if it has been read.
 
     Raises:
-        ImageError: The file is missing or cannot be read, or no input can be made from it.
+        ImageError: The file is missing, cannot be read or is transparent, or no input can be made from it.
     """
     pair.require_partner()
     if pair.other is not None:
-        return read_picture(pair.other).pixels
-    truth = read_picture(pair.truth).pixels if truth is None else truth
+        return _read_opaque(pair.other)
+    truth = _read_opaque(pair.truth) if truth is None else truth
     try:
         return make_input(truth, protocol, pair.truth.stem)
     except ImageError as error:
         raise ImageError(f"cannot make an input of {pair.truth}: {error}") from error
 
 
+def _read_opaque(path: Path) -> np.ndarray:
+    """Return the pixels of a file, (h, w, 1 or 3).
+
+    Raises:
+        ImageError: It cannot be read, or is transparent somewhere: colours there are not seen, so figures of
+            them would say nothing.
+    """
+    picture = read_picture(path)
+    if picture.alpha is not None and not is_opaque(picture.alpha):
+        raise ImageError(
+            f"cannot measure {path}: parts of it are transparent; put it on a background, or leave it out"
+        )
+    return picture.pixels
+
+
 def _make_real_input(truth: np.ndarray, protocol: PaperProtocol, name: str) -> np.ndarray:
-    if truth.shape[2] not in (1, 3):
-        raise ImageError("it has transparency; leave it out")
     from mambair_cli.quality.degradation.apply import degrade_image
 
     truth = modcrop(truth if truth.dtype == np.uint8 else to_float(truth), protocol.scale)
@@ -202,7 +215,8 @@ def measure(
 
     Raises:
         UsageError: Inputs are to be made, and their level is unknown.
-        ImageError: A file cannot be read, is too small, or its size or its colours do not fit the truth's.
+        ImageError: A file cannot be read, is transparent or too small, or its size or its colours do not fit
+            the truth's.
     """
     check_made(pairs if restore else (), protocol)
     for pair in pairs:
@@ -234,7 +248,7 @@ def _measure_pair(
 ) -> tuple[Score, np.ndarray | None, np.ndarray, np.ndarray]:
     """Return the score of a pair, and the images behind it, see ``OnMeasured``."""
     pair.require_partner()
-    truth = read_picture(pair.truth).pixels
+    truth = _read_opaque(pair.truth)
     _check_size(pair.truth, truth, protocol)
     compared = modcrop(truth, protocol.scale)
     given = None
@@ -243,7 +257,7 @@ def _measure_pair(
         check_input(pair, given, compared, protocol.scale)
         image = restore(given)
     elif pair.other is not None:
-        image = read_picture(pair.other).pixels
+        image = _read_opaque(pair.other)
     else:
         raise ValueError("a finished image has a file")
     image, compared = fit_result(pair, image, truth, protocol.scale, is_finished=restore is None)

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -15,7 +15,7 @@ from mambair_cli.images import is_gray
 from mambair_cli.images.discovery import find_images
 from mambair_cli.quality.degrade import modcrop
 
-_MARK = re.compile(r"[_-]|x(?=\d+\Z)")  # where one begins in a name
+_MARK = re.compile(r"[_-](?!\d+(?:[_-]|\Z))|x(?=\d+\Z)")  # where one begins in a name
 
 
 @dataclass(frozen=True)
@@ -63,11 +63,9 @@ def find_pairs(truth: Path, other: Path | None = None) -> list[ImagePair]:
         UsageError: A folder has no images, or no image has a partner.
     """
     truths = _list_images(truth)
-    stems = {place: place.with_suffix("") for place in truths}
-    count = Counter(stems.values())
-    names = {place: (stem if count[stem] == 1 else place).as_posix() for place, stem in stems.items()}
+    names = name_apart(truth, truths.values())
     if other is None:
-        return [ImagePair(path, None, names[place]) for place, path in truths.items()]
+        return [ImagePair(path, None, names[path]) for path in truths.values()]
     others = _list_images(other)
     partners = _find_partners(truths, others)
     uses = Counter(chain.from_iterable(partners.values()))
@@ -75,13 +73,13 @@ def find_pairs(truth: Path, other: Path | None = None) -> list[ImagePair]:
     for place, path in truths.items():
         found = partners.get(place, [])
         if len(found) == 1 and uses[found[0]] == 1:
-            pairs.append(ImagePair(path, others[found[0]], names[place]))
+            pairs.append(ImagePair(path, others[found[0]], names[path]))
             continue
         which = ", ".join(str(each) for each in found) or "none"
         problem = f"{place} needs one partner in {other}: {which}; name it {place.with_suffix('.*')}"
         if len(found) == 1:
             problem = f"{place} needs its own partner in {other}: {which} fits another, too; name it {place}"
-        pairs.append(ImagePair(path, None, names[place], problem))
+        pairs.append(ImagePair(path, None, names[path], problem))
     if all(pair.problem for pair in pairs):
         raise UsageError(pairs[0].problem)
     return pairs
@@ -89,8 +87,25 @@ def find_pairs(truth: Path, other: Path | None = None) -> list[ImagePair]:
 
 def _list_images(folder: Path) -> dict[Path, Path]:
     """Find the images in a folder, or one image, by their paths within the folder."""
-    within = folder if folder.is_dir() else folder.parent
-    return {path.relative_to(within): path for path in find_images(folder)}
+    return {_place_in(folder, path): path for path in find_images(folder)}
+
+
+def name_apart(folder: Path, images: Iterable[Path]) -> dict[Path, str]:
+    """Name images of a folder by their paths within it, without a suffix where that tells them apart.
+
+    Args:
+        folder: The folder, or the only image.
+        images: The images.
+    """
+    places = {path: _place_in(folder, path) for path in images}
+    count = Counter(place.with_suffix("") for place in places.values())
+    stems = ((path, place, place.with_suffix("")) for path, place in places.items())
+    return {path: (stem if count[stem] == 1 else place).as_posix() for path, place, stem in stems}
+
+
+def _place_in(folder: Path, image: Path) -> Path:
+    """Return the path of an image within a folder; its name if the folder is the image."""
+    return image.relative_to(folder if folder.is_dir() else folder.parent)
 
 
 def _find_partners(truths: Collection[Path], others: Collection[Path]) -> dict[Path, list[Path]]:
@@ -118,7 +133,8 @@ def _find_partners(truths: Collection[Path], others: Collection[Path]) -> dict[P
 def _list_stems(stem: str) -> list[str]:
     """Return a name, and what it may be without a mark, the longest first.
 
-    A mark is a word after _ or -, or x and a number.
+    A mark is a word after _ or -, or x and a number. It does not begin with a number after _ or -: the next
+    picture of a camera is named so.
     """
     marks = [found.start() for found in _MARK.finditer(stem)]
     return [stem, *(stem[:at] for at in reversed(marks) if at)]

@@ -10,7 +10,7 @@ import numpy as np
 
 from mambair_cli.restore.engine import TileComputer
 
-SYMMETRIES = 8
+SYMMETRIES = 8  # an image can be turned by four angles, and mirrored
 _FLIPPED_ROWS, _FLIPPED_COLUMNS, _TRANSPOSED = 1, 2, 4  # bits of a form
 _SEED_STEP = 0x9E3779B97F4A7C15  # between the seeds of two forms, so that their noise has nothing in common
 _SEEDS = 2**63
@@ -61,27 +61,32 @@ class EnsembleComputer:
             following = None
             if number + 1 < SYMMETRIES:  # before the last one is awaited: the device is never idle
                 following = self._begin(tiles, corners, seed, number + 1)
-            rows = _turn_back(self._computer.collect(form), number)
+            rows = turn_back(self._computer.collect(form), number)
             total = rows / SYMMETRIES if total is None else total + rows / SYMMETRIES
             form = following
         return total
 
     def _begin(self, tiles: np.ndarray, corners: list[tuple[int, int]], seed: int | None, form: int) -> Any:
-        turned = _turn(tiles, form)
+        turned = turn(tiles, form)
         memory = self._computer.allocate(turned.shape)
         memory[...] = turned
         own_seed = None if seed is None else (seed + form * _SEED_STEP) % _SEEDS
         return self._computer.launch(memory, corners, own_seed)
 
 
-def _turn(tiles: np.ndarray, form: int) -> np.ndarray:
-    """Return a form of tiles, (b, h, w, c)."""
+def turn(tiles: np.ndarray, form: int) -> np.ndarray:
+    """Turn and mirror images, (b, h, w, c).
+
+    Args:
+        tiles: The images.
+        form: Number of the form, 0 (as they are) to 7.
+    """
     turned = tiles.swapaxes(1, 2) if form & _TRANSPOSED else tiles
     return np.flip(turned, _flipped_axes(form))
 
 
-def _turn_back(rows: Any, form: int) -> Any:
-    """Undo :func:`_turn` in results, an array or a tensor."""
+def turn_back(rows: Any, form: int) -> Any:
+    """Undo :func:`turn` in results, an array or a tensor."""
     axes = _flipped_axes(form)
     flipped = np.flip(rows, axes) if isinstance(rows, np.ndarray) else rows.flip(axes)
     return flipped.swapaxes(1, 2) if form & _TRANSPOSED else flipped

@@ -18,13 +18,11 @@ from mambair_cli.restore.masks import NEAR, enlarge_mask, hold_masks
 from mambair_cli.restore.row_window import Converted, Surrounded, Window
 from mambair_cli.restore.small_images import count_together, restore_together
 from mambair_cli.restore.strength import REACH, enlarge_samples, mix
-from mambair_cli.restore.tiling import Plan, Report, plan_tiles
+from mambair_cli.restore.tiling import Plan, Report, shrink
 from mambair_cli.system.memory import is_out_of_memory, release_memory_of
 
 if TYPE_CHECKING:
     from mambair_cli.restore.restorer import Restorer
-
-SMALLEST_TILE = 32  # pixels
 
 
 @dataclass(frozen=True)
@@ -51,8 +49,9 @@ class Restoration:
 
     Args:
         restorer: The restorer, with the network.
-        read: Reads rows of uint8, uint16 or float32 in [0, 1], alpha last; called for them in order, and for
-            the first ones again when the image starts again.
+        read: Reads rows of uint8, uint16 or float32 in [0, 1], alpha last; called for them in order (where
+            upper and lower edge meet, for the last ones before all), and for the first ones again when the
+            image starts again.
         shape: Shape of the image, (h, w, c): c as for ``Restorer.restore``, and the masks.
         on_tiles: Called with the progress.
         dtype: Type of the result's samples: uint8, uint16 or float32; values are rounded once. None for
@@ -126,18 +125,14 @@ class Restoration:
             self._is_small = False
             return
         plan, device = self._plan, self._restorer.device
-        if self._batch > 1:
-            self._batch = -(-self._batch // 2)
-        elif max(plan.tile_height, plan.tile_width) > SMALLEST_TILE:
-            side = max(plan.tile_height, plan.tile_width, 2 * SMALLEST_TILE) // 2
-            overlap = min(plan.overlap, side // 2)
-            self._plan = plan_tiles(self._height, self._width, side, overlap, plan.wrap)
-        else:
+        smaller = shrink(plan, self._batch)
+        if smaller is None:
             remedy = "free some" if device.type == "cpu" else "free some, or use --device cpu"
             raise MemoryLimitError(
                 f"out of memory on {device} even with one tile of {plan.tile_width}×{plan.tile_height}; "
                 f"{remedy}"
             ) from error
+        self._plan, self._batch = smaller
         if device.type == "cuda":
             torch.cuda.empty_cache()
 

@@ -21,7 +21,8 @@ class Window:
     """A part of an image, over its whole width, that moves down as tiles are cut.
 
     Args:
-        read: Reads rows; called for each row once, from the top.
+        read: Reads rows; called for each row once, from the top (but for what :class:`Surrounded` asks of an
+            image: its last rows, which lie above it, come first and once more at their place).
         height: Number of rows of the image.
     """
 
@@ -85,7 +86,7 @@ class Surrounded:
             begin = max(top - first - height, 0)
             pieces.append(np.concatenate(self._below)[begin : bottom - first - height])
         rows = np.concatenate(pieces)
-        if not left:
+        if plan.width == rows.shape[1]:
             return rows
         return np.take(rows, np.arange(-left, plan.width - left), axis=1, mode="wrap")
 

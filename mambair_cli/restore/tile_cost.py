@@ -40,10 +40,17 @@ def choose_batch(plan: Plan, config: Config, device_kind: str) -> int:
     """Return the number of tiles that a network computes at once, so that batches are of equal size."""
     most = TILES_AT_ONCE.get(device_kind, 1)
     if device_kind in VALUES_AT_ONCE:
-        # A U-Net is widest inside, and has no kernels that save memory: four times is an estimate.
-        channels = 4 * config.dim if isinstance(config, MambaIRUNetConfig) else config.embed_dim
-        most = max(1, VALUES_AT_ONCE[device_kind] // (channels * plan.tile_height * plan.tile_width))
+        values = count_channels(config) * plan.tile_height * plan.tile_width
+        most = max(1, VALUES_AT_ONCE[device_kind] // values)
     return -(-len(plan) // -(-len(plan) // most))
+
+
+def count_channels(config: Config) -> int:
+    """Return the channels that each pixel of a tile at work takes memory for.
+
+    A U-Net is widest inside, and has no kernels that save memory: four times is an estimate.
+    """
+    return 4 * config.dim if isinstance(config, MambaIRUNetConfig) else config.embed_dim
 
 
 @functools.lru_cache

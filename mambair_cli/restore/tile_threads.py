@@ -12,8 +12,9 @@ import numpy as np
 import torch
 
 from mambair_cli.kernels.forks import count_losses
-from mambair_cli.networks import Config, MambaIRUNetConfig
+from mambair_cli.networks import Config
 from mambair_cli.restore.engine import Engine
+from mambair_cli.restore.tile_cost import count_channels
 from mambair_cli.system.process import machine_memory
 from mambair_cli.system.wanted import check_wanted, working_while
 
@@ -165,9 +166,7 @@ def count_side_by_side(tile: tuple[int, int], config: Config, threads: int) -> i
         config: Configuration of the network.
         threads: Number of threads that compute at a time.
     """
-    # A U-Net is widest inside.
-    channels = 4 * config.dim if isinstance(config, MambaIRUNetConfig) else config.embed_dim
-    tile_bytes = 4 * VALUES * channels * tile[0] * tile[1]
+    tile_bytes = 4 * VALUES * count_channels(config) * tile[0] * tile[1]
     memory = MEMORY_SHARE * (machine_memory() or UNKNOWN_MEMORY)
     return max(1, min(threads, MOST_TILES, int(memory / tile_bytes)))
 

@@ -12,6 +12,8 @@ from mambair_cli.inspection.need import Need
 from mambair_cli.restore.output_buffers import HostBuffers, OutputBuffers
 from mambair_cli.system.geometry import Wrap, wraps_x, wraps_y
 
+SMALLEST_TILE = 32  # pixels; where memory is full, tiles become no smaller
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -100,6 +102,25 @@ class Report:
     model: str | None = None
     scale: int | None = None
     need: Need | None = None
+
+
+def shrink(plan: Plan, batch: int) -> tuple[Plan, int] | None:
+    """Return less work at a time for a device whose memory is full: a smaller batch, else smaller tiles.
+
+    Args:
+        plan: Tiles now.
+        batch: Number of them at once.
+
+    Returns:
+        Tiles and batch; None where none are smaller.
+    """
+    if batch > 1:
+        return plan, -(-batch // 2)
+    longest = max(plan.tile_height, plan.tile_width)
+    if longest <= SMALLEST_TILE:
+        return None
+    side = max(longest, 2 * SMALLEST_TILE) // 2
+    return plan_tiles(*plan.image_size, side, min(plan.overlap, side // 2), plan.wrap), batch
 
 
 def plan_nothing(height: int, width: int) -> Plan:

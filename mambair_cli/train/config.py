@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -91,6 +92,19 @@ class TrainConfig:
             object.__setattr__(self, "precision", precision)
 
 
+MOST_SEED = 2**63 - 1  # PyTorch takes no larger one, and NumPy none below 0
+
+# Largest values of settings that may be 0.
+_MOST = {
+    "learning_rate": math.inf,
+    "warmup": math.inf,
+    "weight_decay": math.inf,
+    "ema_decay": 1,
+    "clipped": 1,
+    "teacher_share": 1,
+    "seed": MOST_SEED,
+}
+
 # Settings that may change when a run is resumed: where files are and how it computes, not the result.
 CHANGEABLE = frozenset(
     {"images", "output", "weights", "validation", "compile", "validate_every", "save_every", "device"}
@@ -120,10 +134,12 @@ def check_config(config: TrainConfig) -> None:
     for name in ("crop", "batch", "steps", "validate_every"):
         if getattr(config, name) < 1:
             raise UsageError(f"cannot train with {name} {getattr(config, name)}: it must be at least 1")
-    if not 0 <= config.clipped <= 1:
-        raise UsageError(f"cannot train with a clipped share of {config.clipped}: it is from 0 to 1")
-    if not 0 <= config.teacher_share <= 1:
-        raise UsageError(f"cannot train with a teacher's share of {config.teacher_share}: it is from 0 to 1")
+    for name, most in _MOST.items():
+        if not 0 <= getattr(config, name) <= most or not math.isfinite(getattr(config, name)):
+            wanted = f"it must be from 0 to {most}" if most < math.inf else "it must be 0 or more"
+            raise UsageError(f"cannot train with {name} {getattr(config, name)}: {wanted}")
+    if config.loss not in get_args(Loss):
+        raise UsageError(f"cannot train with the loss {config.loss}: there are {', '.join(get_args(Loss))}")
     if not config.shrink or not all(0 < size <= 1 for size in config.shrink):
         raise UsageError(f"cannot shrink images to {config.shrink}: sizes must be above 0 and at most 1")
 

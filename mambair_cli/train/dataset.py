@@ -4,6 +4,7 @@ All are stored there as bytes, or as 16 bits where one has more than 8, with the
 batch is one gather and the device never waits for files.
 """
 
+import hashlib
 import random
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mambair_cli.errors import MemoryLimitError
+from mambair_cli.errors import MemoryLimitError, UsageError
 from mambair_cli.images import FirstPage, from_float, is_gray, to_float
 from mambair_cli.quality.degrade import compress_jpeg, imresize, modcrop
 from mambair_cli.system.memory import is_out_of_memory
@@ -78,6 +79,7 @@ class Dataset:
         original: Index of the clean image of each input, (images,).
         cumulative_areas: Running sum of the areas of the inputs, in pixels, (images,) float64.
         largest_crop: Largest crop that an image holds by itself; images that are too small are mirrored.
+        digest: Digest of the images at all their sizes, in their order.
         gray: Whether each image is gray, (images,) bool; None where none is, or the network is for gray.
         remarks: Sentences on pictures, pages and frames that are not used, and on what should not be.
     """
@@ -87,6 +89,7 @@ class Dataset:
     original: Tensor
     cumulative_areas: Tensor
     largest_crop: int
+    digest: str = ""
     gray: Tensor | None = None
     remarks: tuple[str, ...] = ()
 
@@ -152,7 +155,7 @@ def load_dataset(config: TrainConfig, channels: int, device: torch.device) -> Da
         device: Device of the run.
 
     Raises:
-        UsageError: There are no images.
+        UsageError: There are no images, or all are too small to shrink.
         ImageError: Images cannot be read, or are too small.
         MemoryLimitError: The device's memory cannot hold them.
     """
@@ -165,6 +168,12 @@ def load_dataset(config: TrainConfig, channels: int, device: torch.device) -> Da
     try:
         prepared = read_all(files, read)
         images = [image for _, images_of_file in prepared for image in images_of_file]
+        if not images:
+            raise UsageError(
+                f"no image is as large as a crop, {config.crop * config.scale} pixels, where it shrinks to "
+                f"{' or '.join(f'{size:g}' for size in config.shrink)} of its size; larger sizes would work"
+            )
+        digest = _digest([image.clean for image in images])
         clean = _make_pool((image.clean for image in images), device)
         degraded, original = None, torch.arange(len(images), device=device)
         if config.task != "denoise" and config.degradation == "papers":
@@ -187,6 +196,7 @@ def load_dataset(config: TrainConfig, channels: int, device: torch.device) -> Da
         original,
         areas.cumsum(0),
         max(image.largest_crop for image in images),
+        digest,
         torch.tensor(are_gray, device=device) if any(are_gray) else None,
         tuple(explain_files(examples, facts, "train")),
     )
@@ -245,6 +255,15 @@ def _make_pool(images: Iterable[np.ndarray], device: torch.device) -> ImagePool:
         [(_deepen(image) if is_deep else image).reshape(-1, image.shape[2]) for image in images]
     )
     return ImagePool(torch.from_numpy(pixels).to(device), areas.cumsum(0) - areas, heights, widths)
+
+
+def _digest(images: Iterable[np.ndarray]) -> str:
+    """Digest the shapes, the types and the pixels of images: a second for some GB."""
+    digest = hashlib.sha256()
+    for image in images:
+        digest.update(f"{image.shape} {image.dtype} ".encode())
+        digest.update(image.tobytes())
+    return digest.hexdigest()
 
 
 def _deepen(image: np.ndarray) -> np.ndarray:

@@ -90,16 +90,25 @@ def read_page(file: Path, scale: int) -> FirstPage:
 
 
 class PageFacts(NamedTuple):
-    """What is known of a file: the number of its pages or frames, and the size of the first, in pixels."""
+    """What is known of a file.
+
+    Attributes:
+        frames: Number of its pages or frames.
+        height: Height of the first, in pixels.
+        width: Its width, in pixels.
+        is_transparent: Whether parts of it are transparent.
+    """
 
     frames: int
     height: int
     width: int
+    is_transparent: bool = False
 
     @classmethod
     def of(cls, page: FirstPage) -> "PageFacts":
         """Return the facts on a file whose first page was read."""
-        return cls(page.header.frames, *page.pixels.shape[:2])
+        height, width = page.pixels.shape[:2]
+        return cls(page.header.frames, height, width, page.is_transparent)
 
 
 def explain_files(
@@ -113,7 +122,16 @@ def explain_files(
         purpose: Verb for what they are used for.
     """
     sizes = {file: (each.height, each.width) for file, each in facts.items()}
-    yield from explain_pairs(sizes, "learned" if purpose == "train" else "measured")
+    used = "learned" if purpose == "train" else "measured"
+    yield from explain_pairs(sizes, used)
+    transparent = [file for file, each in facts.items() if each.is_transparent]
+    if transparent:
+        count, first = len(transparent), show(transparent[0])
+        which = f"parts of {first} are" if count == 1 else f"parts of {count} pictures, such as {first}, are"
+        yield (
+            f"{which} transparent, and the colours there, which nobody sees, are {used}, too; "
+            "put them on a background, or leave them out"
+        )
     yield from _explain_left_out(examples, {file: each.frames for file, each in facts.items()}, purpose)
 
 

@@ -16,9 +16,11 @@ from mambair_cli.system.wording import enumerate_names, show
 STATE_FILE = "state.pt"
 WEIGHTS_FILE = "weights.safetensors"
 LOG_FILE = "log.jsonl"
+PICTURES_FILE = "pictures.txt"  # the digest of those that are trained on
 REPORT_FILE = "report.html"
 EXAMPLES_FOLDER = "examples"
 EXAMPLE_SUFFIX = ".webp"
+NAMES_FILE = "names.json"  # of the images that have examples, by their numbers
 INPUT, TRUTH = "input", "truth"  # kinds of examples; results have the number of their step
 LOCK_FILE = ".mambair.train.lock"
 
@@ -62,6 +64,29 @@ def _take(folder: Path, lock: FileLock) -> None:
             f"cannot train into {show(folder)}: another run writes there; wait for its end, "
             "or choose another folder"
         ) from error
+
+
+def note_pictures(folder: Path, digest: str, step: int) -> str | None:
+    """Note which pictures a run is trained on, and say if they are not those from before a break.
+
+    Args:
+        folder: The run's folder.
+        digest: Digest of the pictures.
+        step: Number of steps done.
+
+    Raises:
+        MambairError: It cannot be written.
+    """
+    path = folder / PICTURES_FILE
+    with explaining_write_errors(path):
+        before = path.read_text().strip() if step and path.exists() else digest
+    write_file(path, f"{digest}\n".encode())
+    if before == digest:
+        return None
+    return (
+        f"the pictures are not those of the first {step} steps, or stand in another order: the run goes on "
+        "with them, and becomes another one than without the break"
+    )
 
 
 def refuse_older_run(folder: Path) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 
 from mambair_cli.errors import MambairError, MemoryLimitError
 from mambair_cli.system import signals
-from mambair_cli.system.memory import is_out_of_memory
+from mambair_cli.system.memory import explaining_memory, is_out_of_memory
 from mambair_cli.system.wording import show
 from mambair_cli.train.config import TrainConfig, check_config
 from mambair_cli.train.distributed import is_first_process
@@ -22,6 +22,7 @@ from mambair_cli.train.folder import (
     WEIGHTS_FILE,
     explaining_write_errors,
     hold_folder,
+    note_pictures,
     refuse_no_run,
     refuse_older_run,
     write_file,
@@ -48,8 +49,9 @@ def train(
     notify: Callable[[str], None] = lambda sentence: None,
     stop_answer: str | None = STOP_MESSAGE,
 ) -> Path | None:
-    """Train a network, or continue an interrupted run; the result is that of a run without a break.
+    """Train a network, or continue an interrupted run.
 
+    The result is that of a run without a break, if the pictures are the same; a sentence says if not.
     At Ctrl-C, a request to terminate or a closed terminal it finishes the step, saves the state and raises
     KeyboardInterrupt; so it does at an error of ``report`` or ``on_step``, which it raises then. Where a
     launcher started several processes, all train the same network; only the first one writes and reports.
@@ -61,7 +63,8 @@ def train(
         report: Called with each line of the log.
         on_step: Called after each step with the number of steps done.
         notify: Called with sentences on what the run will take or that it is done, on crops larger than all
-            images, and on pictures, pages and frames that are not used or should not be.
+            images, on pictures, pages and frames that are not used or should not be, or are others than
+            before the break, and on what a report lacks.
         stop_answer: Sentence printed at once when Ctrl-C or another signal comes; None for no line.
 
     Returns:
@@ -72,7 +75,7 @@ def train(
             the folder holds files of another run or is in use by one, or no run to resume.
         ImageError: Images cannot be read; all are named.
         CheckpointError: The weights or the state cannot be loaded.
-        MemoryLimitError: The device's memory cannot hold the images, or what a step needs.
+        MemoryLimitError: The device's memory cannot hold the images, or what a step or a measurement needs.
         MambairError: Training diverges, or its folder cannot be written.
     """
     check_config(config)
@@ -105,22 +108,24 @@ def _train(
     caller = _Caller()
     report, on_step = caller.guard(report), caller.guard(on_step)
     log = Log(config.output / LOG_FILE, trainer.step, report) if is_main else None
-    pages = RunReport(config, log.path) if log else None
+    if is_main and (change := note_pictures(config.output, trainer.dataset.digest, trainer.step)):
+        notify(change)
+    pages = RunReport(config, log.path, notify) if log else None
     with signals.stop_requests(stop_answer if is_main else None) as is_stop_requested:
 
         def is_to_stop() -> bool:
             return is_stop_requested() or caller.error is not None
 
         _run_steps(trainer, log, pages, validation, is_to_stop, on_step)
-        _finite_loss(trainer)
+        finite_loss(trainer)
         if pages:
-            trainer.save()
+            save_state(trainer)
             pages.write()
     trainer.group.close()
     if caller.error is not None:
         notify(_explain_end(trainer))
         raise caller.error
-    if trainer.step < config.steps:
+    if trainer.step < config.steps or (log and _lacks_psnr(trainer, log, validation)):
         raise KeyboardInterrupt
     return config.output / WEIGHTS_FILE if is_main else None
 
@@ -184,7 +189,7 @@ def _run_steps(
     saved = time.monotonic()
     # A step on a CPU takes so long that agreeing after each one costs nothing.
     agree_every = AGREE_EVERY if trainer.group.count > 1 and trainer.device.type == "cuda" else 1
-    if log and validation and log.psnr_step < trainer.step and _is_measured(trainer):  # stopped during that
+    if log and _lacks_psnr(trainer, log, validation):  # stopped during that
         _log_psnr(trainer, log, pages, validation, is_stop_requested)
     while trainer.step < config.steps:
         learning_rate = trainer.learning_rate
@@ -192,15 +197,16 @@ def _run_steps(
         if is_main and on_step:
             on_step(trainer.step)
         if trainer.step == config.steps or trainer.step % LOG_EVERY == 0:
-            loss = _finite_loss(trainer)
+            loss = finite_loss(trainer)
             trainer.reset_loss()
             if log:
                 _write(trainer, log, {"step": trainer.step, "loss": loss, "learning_rate": learning_rate})
-        if log and validation and _is_measured(trainer):
+        if log and _lacks_psnr(trainer, log, validation):
+            save_state(trainer)  # a measurement may find no memory
+            saved = time.monotonic()
             _log_psnr(trainer, log, pages, validation, is_stop_requested)
         if is_main and time.monotonic() - saved > config.save_every:
-            _finite_loss(trainer)
-            trainer.save()
+            save_state(trainer)
             if pages:
                 pages.write()
             saved = time.monotonic()
@@ -208,11 +214,10 @@ def _run_steps(
             return
 
 
-def _is_measured(trainer: Trainer) -> bool:
-    """Tell whether a measurement is due after the last step."""
-    return trainer.step > 0 and (
-        trainer.step == trainer.config.steps or trainer.step % trainer.config.validate_every == 0
-    )
+def _lacks_psnr(trainer: Trainer, log: "Log", validation: dict[str, list[ValidationPair]]) -> bool:
+    """Tell whether a measurement is due after the last step, and not done."""
+    is_due = trainer.step == trainer.config.steps or trainer.step % trainer.config.validate_every == 0
+    return bool(validation) and is_due and log.psnr_step < trainer.step
 
 
 def _log_psnr(
@@ -222,7 +227,11 @@ def _log_psnr(
     validation: dict[str, list[ValidationPair]],
     is_stop_requested: Callable[[], bool],
 ) -> None:
-    """Measure and log, unless a stop is requested meanwhile; then it is done when the run is resumed."""
+    """Measure and log, unless a stop is requested meanwhile; then it is done when the run is resumed.
+
+    Raises:
+        MemoryLimitError: The device's memory does not hold even the smallest tile.
+    """
     examples: list[tuple[ValidationPair, np.ndarray]] = []
     shown = list(validation)[-1]  # the level of several that is seen best
 
@@ -230,7 +239,9 @@ def _log_psnr(
         if level == shown and len(examples) < MOST_EXAMPLES:
             examples.append((pair, restored))
 
-    measured = measure(trainer.averaged, validation, trainer.config, is_stop_requested, keep)
+    what = f"the measurement after step {trainer.step} on {trainer.device}"
+    with explaining_memory(what, "smaller pictures for --validation would work; --resume goes on from there"):
+        measured = measure(trainer.averaged, validation, trainer.config, is_stop_requested, keep)
     if not measured:
         return
     _write(trainer, log, {"step": trainer.step, **measured})
@@ -246,9 +257,18 @@ def _write(trainer: Trainer, log: "Log", line: LogLine) -> None:
     A log without a state could neither be continued nor replaced, if the run were killed then.
     """
     if not (trainer.config.output / STATE_FILE).exists():
-        _finite_loss(trainer)
-        trainer.save()
+        save_state(trainer)
     log.write(line)
+
+
+def save_state(trainer: Trainer) -> None:
+    """Save the state of a run and its weights, unless training has diverged.
+
+    Raises:
+        MambairError: It has, or they cannot be written.
+    """
+    finite_loss(trainer)
+    trainer.save()
 
 
 class Log:
@@ -266,7 +286,7 @@ class Log:
         kept = [line for line in lines if _step_of(line) <= step]
         write_file(path, "".join(f"{line}\n" for line in kept).encode())
         self.path = path
-        self.psnr_step = max((_step_of(line) for line in kept if "psnr" in line), default=0)
+        self.psnr_step = int(max((_step_of(line) for line in kept if "psnr" in line), default=0))
         self._report = report
         self._before = json.loads(kept[-1])["seconds"] if kept else 0.0
         self._begun = time.monotonic()
@@ -276,6 +296,8 @@ class Log:
         line = {**line, "seconds": round(self._before + time.monotonic() - self._begun, 1)}
         with explaining_write_errors(self.path), self.path.open("a") as file:
             file.write(json.dumps(line) + "\n")
+        if "loss" not in line:
+            self.psnr_step = int(line["step"])
         if self._report:
             self._report(line)
 
@@ -288,7 +310,12 @@ def _step_of(line: str) -> float:
         return math.inf
 
 
-def _finite_loss(trainer: Trainer) -> float:
+def finite_loss(trainer: Trainer) -> float:
+    """Return the mean loss since the last line of the log.
+
+    Raises:
+        MambairError: It is not finite: training has diverged.
+    """
     loss = trainer.mean_loss()
     if not math.isfinite(loss):
         raise MambairError(

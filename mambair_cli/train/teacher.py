@@ -10,15 +10,15 @@ eight forms: Timofte, Rothe and Van Gool, Seven Ways to Improve Example-Based Si
 (arXiv:1511.02228).
 """
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from mambair_cli.checkpoints.load import load_network
 from mambair_cli.errors import UsageError
 from mambair_cli.networks import Network
+from mambair_cli.restore.ensemble import SYMMETRIES, turn
 from mambair_cli.train.config import TrainConfig
-
-SYMMETRIES = 8  # an image can be turned by four angles, and mirrored
 
 
 class Teacher:
@@ -80,9 +80,8 @@ def load_teacher(config: TrainConfig, channels: int, device: torch.device) -> Te
 
 def _turns(side: int) -> Tensor:
     """Return the pixels of a square image in the order of each of its eight forms, (8, side²) int64."""
-    pixels = torch.arange(side * side).view(side, side)
-    turned = [torch.rot90(pixels, quarters) for quarters in range(SYMMETRIES // 2)]
-    return torch.stack([form.flatten() for each in turned for form in (each, each.flip(1))])
+    pixels = np.arange(side * side).reshape(1, side, side, 1)
+    return torch.from_numpy(np.stack([turn(pixels, form).ravel() for form in range(SYMMETRIES)]))
 
 
 def _rearrange(x: Tensor, order: Tensor) -> Tensor:

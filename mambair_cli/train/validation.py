@@ -12,10 +12,13 @@ from mambair_cli.networks import Network
 from mambair_cli.quality.degrade import modcrop
 from mambair_cli.quality.evaluate import ImagePair, choose_protocol, read_input
 from mambair_cli.quality.metrics import choose_bits, psnr
+from mambair_cli.quality.pairs import name_apart
 from mambair_cli.restore.channels import from_channels, to_channels
 from mambair_cli.restore.engine import Engine, blend_rows
 from mambair_cli.restore.tile_cost import choose_batch
 from mambair_cli.restore.tile_size import choose_tiles
+from mambair_cli.restore.tiling import Plan, shrink
+from mambair_cli.system.memory import is_out_of_memory, release_memory_of
 from mambair_cli.train.config import TrainConfig
 from mambair_cli.train.files import PageFacts, explain_files, find_pictures, read_all, read_page
 
@@ -30,7 +33,7 @@ class ValidationPair(NamedTuple):
     Attributes:
         image: Input, (h, w, c) float32 in [0, 1]; noise may leave that range. Gray pictures have one channel.
         truth: (s·h, s·w, c), uint8 or float32 in [0, 1].
-        name: Name of the file, without its suffix.
+        name: Path of the file within its folder, without its suffix where that is enough to tell it apart.
     """
 
     image: np.ndarray
@@ -69,6 +72,7 @@ def load_validation(
 
     pages = dict(zip(files, read_all(files, read), strict=True))
     facts = {file: facts for file, (facts, _) in pages.items()}
+    names = name_apart(config.validation, files)
     for sentence in explain_files(examples, facts, "measure"):
         notify(sentence)
 
@@ -79,7 +83,7 @@ def load_validation(
             truth = pages[file][1]
             image = to_float(read_input(ImagePair(file), protocol, truth))
             truth = modcrop(truth, config.scale)
-            return ValidationPair(image, truth if truth.dtype == np.uint8 else to_float(truth), file.stem)
+            return ValidationPair(image, truth if truth.dtype == np.uint8 else to_float(truth), names[file])
 
         return [pair(file) for file in files]
 
@@ -111,7 +115,8 @@ def measure(
 ) -> dict[str, float]:
     """Return the mean PSNR at each level; for upscaling, that of the Y channel.
 
-    Images are cut into the same tiles as when they are restored on this device.
+    Images are cut into the same tiles as when they are restored on this device, or into smaller ones where
+    its memory is full.
 
     Args:
         net: Network in training.
@@ -122,6 +127,9 @@ def measure(
 
     Returns:
         PSNR in dB by name, such as "psnr_x2"; empty if it was stopped.
+
+    Raises:
+        Exception: The device's memory does not hold even the smallest tile, see ``is_out_of_memory``.
     """
     device = torch.device(config.device)
     engine = Engine(net, device, "fp32")
@@ -137,14 +145,29 @@ def measure(
             colors, channels = image.shape[2], net.info.channels
             plan = tiles.plan(image.shape[0], image.shape[1])
             batch = min(TILES_AT_ONCE, choose_batch(plan, net.info.config, device.type))
-            blended = blend_rows(engine, to_channels(image, colors, channels), plan, batch, seed=None)
-            rows = np.concatenate([engine.buffers.fetch(band) for band in blended])
+            rows = _restore(engine, to_channels(image, colors, channels), plan, batch)
             restored = from_channels(rows, image, colors, channels)
             on_restored(level, pair, restored)
             border = config.scale if upscale else 0
             total += psnr(restored, truth, border=border, luma=upscale, bits=choose_bits(truth))
         record[f"psnr_{level}"] = round(total / len(pairs), 4)
     return record
+
+
+def _restore(engine: Engine, image: np.ndarray, plan: Plan, batch: int) -> np.ndarray:
+    """Return what a network makes of an image, (s·h, s·w, c) float32, not clipped."""
+    while True:
+        try:
+            blended = blend_rows(engine, image, plan, batch, seed=None)
+            return np.concatenate([engine.buffers.fetch(band) for band in blended])
+        except Exception as error:
+            smaller = shrink(plan, batch) if is_out_of_memory(error) else None
+            if smaller is None:
+                raise
+            release_memory_of(error)
+            plan, batch = smaller
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
 
 
 def _levels(usual: tuple[int, ...], trained: tuple[float, float]) -> list[float]:

@@ -52,7 +52,11 @@ def round_to_bytes(x: Tensor) -> Tensor:
 
 
 def jpeg(x: Tensor, quality: Tensor, shift: Tensor, subsampled: bool) -> Tensor:
-    """Encode and decode pictures as JPEG, like libjpeg except for the last bit of a few pixels.
+    """Encode and decode pictures as JPEG, by libjpeg's steps.
+
+    Of a thousand samples of a photograph up to 5 differ from libjpeg's by more than 1, of noise in pure
+    colours up to 25; with subsampled colours more at the last rows and columns, which libjpeg repeats
+    otherwise.
 
     Args:
         x: (b, 3, h, w) in [0, 1]; clipped and rounded to 8 bits first.
@@ -71,18 +75,17 @@ def jpeg(x: Tensor, quality: Tensor, shift: Tensor, subsampled: bool) -> Tensor:
     )
     picture = torch.arange(len(x), device=x.device)[:, None, None]
     samples = (x.clamp(0, 1) * 255).round().permute(0, 2, 3, 1)[picture, rows[:, :, None], columns[:, None]]
-    ycc = (samples @ _constant(_TO_YCC, x.device).T).round().permute(0, 3, 1, 2)  # luma is centred next
+    ycc = (samples @ _constant(_TO_YCC, x.device).T - 0.5).ceil().permute(0, 3, 1, 2)  # pure blue's half, too
     luma, chroma = ycc[:, :1] - 128, ycc[:, 1:]
     luma_table, chroma_table = (
         _scale_table(_constant(table, x.device), quality) for table in (_LUMA, _CHROMA)
     )
     luma = _quantize(luma, luma_table)
     if subsampled:
-        chroma = F.interpolate(
-            _quantize(F.avg_pool2d(chroma, 2).round(), chroma_table),
-            scale_factor=2,
-            mode="bilinear",  # libjpeg uses the same weights: 9, 3, 3 and 1 of 16
-        )
+        reduced = _round_columns(F.avg_pool2d(chroma, 2), 1 / 4, 2 / 4)
+        # The weights are libjpeg's: 9, 3, 3 and 1 of 16.
+        enlarged = F.interpolate(_quantize(reduced, chroma_table), scale_factor=2, mode="bilinear")
+        chroma = _round_columns(enlarged, 8 / 16, 7 / 16)
     else:
         chroma = _quantize(chroma, chroma_table)
     decoded = torch.cat([luma + 128, chroma], 1).permute(0, 2, 3, 1) @ _constant(_TO_RGB, x.device).T
@@ -130,14 +133,39 @@ def _scale_table(table: Tensor, quality: Tensor) -> Tensor:
 
 
 def _quantize(x: Tensor, steps: Tensor) -> Tensor:
-    """Transform blocks, round their coefficients to steps, transform them back, and round to integers."""
+    """Transform blocks, round their coefficients to steps, transform them back, and round to integers.
+
+    libjpeg computes with integers, 1/4 in the first half of a transform and 1/8 of a coefficient in the
+    second. They are whole numbers here, too, so that halves are rounded as there, also in float32.
+
+    Args:
+        x: Integers from -128 to 127, (b, c, h, w).
+        steps: Steps of each coefficient, (b, 1, 1, 8, 1, 8).
+
+    Returns:
+        The same shape, from -128 to 127.
+    """
     b, c, height, width = x.shape
     blocks = x.reshape(b, c, height // BLOCK, BLOCK, width // BLOCK, BLOCK)
     cosines = _cosines(x.device)
-    coefficients = torch.einsum("ui,bchiwj,vj->bchuwv", cosines, blocks, cosines)
-    coefficients = (coefficients / steps).round() * steps
-    decoded = torch.einsum("ui,bchuwv,vj->bchiwj", cosines, coefficients, cosines)
-    return decoded.reshape(b, c, height, width).round()
+    half_done = _round_up(torch.einsum("bchiwj,vj->bchiwv", blocks, 4 * cosines))
+    coefficients = _round_up(torch.einsum("bchiwv,ui->bchuwv", half_done, cosines / 4))  # in eighths
+    half = torch.copysign(4 * steps, coefficients)
+    coefficients = coefficients.add_(half).div_(8 * steps).trunc_().mul_(steps)  # halves away from 0
+    half_done = _round_up(torch.einsum("bchuwv,ui->bchiwv", coefficients, 4 * cosines))
+    decoded = _round_up(torch.einsum("bchiwv,vj->bchiwj", half_done, cosines / 32))
+    return decoded.clamp_(-128, 127).reshape(b, c, height, width)
+
+
+def _round_up(x: Tensor) -> Tensor:
+    """Round to integers in place, halves up; products of float32 miss a half by a little."""
+    return x.add_(0.5 + 2**-8).floor_()
+
+
+def _round_columns(x: Tensor, even: float, odd: float) -> Tensor:
+    """Round down to integers after a share is added to columns, in turn: libjpeg's halves cancel out so."""
+    share = x.new_tensor((even, odd)).repeat(x.shape[3] // 2)
+    return (x + share).floor()
 
 
 @cache
@@ -147,8 +175,8 @@ def _constant(values: tuple, device: torch.device) -> Tensor:
 
 @cache
 def _cosines(device: torch.device) -> Tensor:
-    """Return the orthonormal cosine transform of 8 numbers, (8, 8)."""
+    """Return the cosine transform of 8 numbers, (8, 8), times the root of 8, with libjpeg's 13 bits."""
     place = torch.arange(BLOCK, dtype=torch.float64, device="cpu")
-    cosines = torch.cos(torch.pi * place[:, None] * (2 * place + 1) / (2 * BLOCK)) * 0.5
+    cosines = torch.cos(torch.pi * place[:, None] * (2 * place + 1) / (2 * BLOCK)) * 2**0.5
     cosines[0] /= 2**0.5
-    return cosines.float().to(device)
+    return ((cosines * 2**13).round() / 2**13).float().to(device)
