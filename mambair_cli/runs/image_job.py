@@ -142,7 +142,9 @@ class ImageJob:
                 rows = self._read(0, header.height * header.frames)
                 self._read = lambda top, bottom: rows[top:bottom]
             if needs_network:
-                self._stretch = find_stretch(read_bands(self._read, len(rows)), header.bands)
+                self._stretch = find_stretch(
+                    read_bands(self._read, len(rows)), header.bands, header.has_alpha
+                )
                 self._look(header, self._read)
             if header.frames == 1 and needs_network and self._stretch is None:
                 self.samples = rows
