@@ -350,6 +350,40 @@ def test_no_page_of_a_folder_takes_the_place_of_an_input(
     assert page.is_symlink()
 
 
+@pytest.mark.parametrize("inputs", [["one", "two"], ["one/a.png", "two/a.png"]])
+def test_a_place_where_no_page_can_be_is_told_once_before_anything_is_read(
+    inputs: list[str], tmp_path: Path, monkeypatch, capsys
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    save_two_folders("a.png", "b.png")
+    for file in Path("two").iterdir():
+        file.write_bytes(b"no picture")
+    Path("taken").touch()
+    output = "taken/out" if inputs == ["one", "two"] else "taken/page.html"
+    assert main(["compare", *inputs, "-o", output]) == 2
+    told = "mambair: error: cannot write results: taken is no folder; choose another folder with -o\n"
+    assert capsys.readouterr() == ("", told.replace("taken", str(tmp_path / "taken")))
+
+
+def test_the_files_of_many_pictures_are_not_compared_with_each_page(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    real, looks = os.stat, []
+
+    def count(path, *more, **named):
+        looks.append(Path(os.fsdecode(path)).name if isinstance(path, (str, bytes, Path)) else "")
+        return real(path, *more, **named)
+
+    counts = []
+    for names in (["a.png"], [f"{name}.png" for name in "abcdefgh"]):
+        save_two_folders(*names)
+        looks.clear()
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "stat", count)
+            assert main(["compare", "one", "two", "--overwrite"]) == 0
+        counts.append(looks.count("a.png"))
+    assert counts[0] == counts[1]
+
+
 def test_a_page_that_cannot_be_written_fails_alone(tmp_path: Path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
     save_two_folders("a.png", "b.png", "c.png")
