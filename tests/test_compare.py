@@ -5,6 +5,7 @@ import json
 import math
 import os
 import re
+import tracemalloc
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -201,6 +202,33 @@ def test_a_large_picture_is_reduced_with_a_note_and_shown_in_full_by_region(
     assert main(["compare", *pair, "--overwrite", "--region", "30,10,20,25"]) == 0
     part = read_data(Path("compare.html"))["pictures"][0]
     np.testing.assert_array_equal(pixels_of(part), noise(40, 60)[10:35, 30:50])
+
+
+@pytest.mark.parametrize("kind", [np.s_[..., 0], np.s_[..., :2], np.s_[..., :3], np.s_[...]])
+def test_a_picture_is_read_for_the_screen_in_bands_of_rows(
+    kind: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    smooth = Image.fromarray(np.dstack([noise(3, 2), noise(3, 2, 1)])[..., :4]).resize((70, 90))
+    Image.fromarray(np.ascontiguousarray(np.asarray(smooth)[kind])).save(tmp_path / "a.png")
+    whole = screen.read_for_screen(tmp_path / "a.png")
+    monkeypatch.setattr(screen, "BAND_PIXELS", 1000)
+    np.testing.assert_array_equal(screen.read_for_screen(tmp_path / "a.png").pixels, whole.pixels)
+    monkeypatch.setattr(screen, "MOST_PIXELS", 280)  # less than a quarter of each side
+    reduced = screen.read_for_screen(tmp_path / "a.png")
+    at_once = screen.fit_to_screen("a", whole.pixels)
+    assert (reduced.size, reduced.notes) == (at_once.size, at_once.notes)
+    assert reduced.pixels.shape == at_once.pixels.shape
+    assert np.abs(reduced.pixels.astype(int) - at_once.pixels).mean() < 3
+
+
+def test_a_picture_takes_little_more_room_than_what_is_shown_of_it(tmp_path: Path) -> None:
+    Image.fromarray(np.zeros((3000, 2000), np.uint16)).save(tmp_path / "deep.tif")
+    tracemalloc.start()
+    try:
+        screen.read_for_screen(tmp_path / "deep.tif")
+        assert tracemalloc.get_traced_memory()[1] < 8 * 3000 * 2000
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("size", [(4, 16500), (16500, 4), (1, 40_000)])

@@ -5,7 +5,8 @@ import io
 import json
 import re
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from mambair_cli.cli import main
 from mambair_cli.images import READABLE_SUFFIXES
 from mambair_cli.inspection.need import SEEN_QUALITY
 from mambair_cli.runs.parameters import FORMATS
+from mambair_cli.server import service
 from mambair_cli.server.address import Address
 from mambair_cli.server.progress import ImageProgress, State
 from mambair_cli.server.service import RestoreService, ServiceResult
@@ -133,6 +135,33 @@ def test_an_image_with_a_longer_side_than_webp_is_shown_smaller(address: Address
     status, _, body = ask(address, "POST", "/v1/show", file.getvalue())
     assert status == 200
     assert Image.open(io.BytesIO(body)).size == (2, 16383)
+
+
+@pytest.mark.parametrize(
+    ("path", "name"), [("/v1/inspect", "inspect_image"), ("/v1/show", "read_for_screen")]
+)
+def test_work_on_an_image_ends_when_its_client_is_gone(
+    address: Address, path: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, ended = threading.Event(), threading.Event()
+
+    def work(*given: Any, check: Callable[[], None] | None = None) -> None:
+        begun.set()
+        check = check or given[-1]
+        try:
+            for _ in range(600):
+                check()
+                time.sleep(0.1)
+        except Exception:
+            ended.set()
+            raise
+
+    monkeypatch.setattr(service, name, work)
+    link = Link(address)
+    link.request("POST", path, PHOTO)
+    assert begun.wait(60)
+    link.close()
+    assert ended.wait(60)
 
 
 @pytest.mark.parametrize("path", ["/v1/inspect", "/v1/show"])

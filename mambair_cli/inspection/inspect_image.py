@@ -1,5 +1,6 @@
 """What an image in a file is, and what it needs."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +24,7 @@ from mambair_cli.inspection.look import Look
 from mambair_cli.inspection.need import Need, describe_need, find_need
 from mambair_cli.inspection.picture import look_at_rows
 
+_STEP = 256  # rows after which it is asked whether anybody waits
 _BITS = {"uint8": 8, "uint16": 16, "float32": 32}
 
 
@@ -57,12 +59,13 @@ class Inspection:
         return self.header.dtype == "float32"
 
 
-def inspect_image(source: Source, max_pixels: int) -> Inspection:
+def inspect_image(source: Source, max_pixels: int, check: Callable[[], None] = lambda: None) -> Inspection:
     """Inspect an image; all of it is decoded, so that damage is found.
 
     Args:
         source: The image.
         max_pixels: Largest number of pixels that is read.
+        check: Called now and then; its error ends the inspection.
 
     Raises:
         ImageError: It cannot be read.
@@ -71,7 +74,7 @@ def inspect_image(source: Source, max_pixels: int) -> Inspection:
     file = held.path or held.data or b""
     with open_picture(file, max_pixels=max_pixels) as reader:
         header = reader.header
-        look = _look(reader, read_stretch(reader))
+        look = _look(reader, read_stretch(reader), check)
         warnings = (*reader.warnings, *_foresee_losses(header))
     return Inspection(
         source=source,
@@ -92,19 +95,22 @@ def _foresee_losses(header: Header) -> list[str]:
         return []
 
 
-def _look(reader: Reader, stretch: Stretch | None) -> Look | None:
+def _look(reader: Reader, stretch: Stretch | None, check: Callable[[], None]) -> Look | None:
     """Look at the pixels of an image, of several frames at those of the first, and decode the rest."""
     header, is_at = reader.header, 0
 
     def read(top: int, bottom: int) -> np.ndarray:
         nonlocal is_at
+        check()
         is_at = bottom
         return reader.read(top, bottom)
 
     look = look_at_rows(header, read, stretch)
     end = header.height * header.frames
-    if is_at < end:
-        reader.read(end - 1, end)
+    for row in (*range(is_at + _STEP, end, _STEP), end):
+        if row > is_at:
+            check()
+            reader.read(row - 1, row)
     return look
 
 
