@@ -34,6 +34,7 @@ from mambair_cli.server.answers import (
 from mambair_cli.server.bodies import BodyReader, ReadToEnd, check_body, open_temporary
 from mambair_cli.server.browser_page import make_answers
 from mambair_cli.server.docs_page import write_page
+from mambair_cli.server.limits import MAX_BYTES, MOST_WAITING
 from mambair_cli.server.openapi import describe_api
 from mambair_cli.server.origin_check import OriginCheck
 from mambair_cli.server.progress import PROGRESS_HEADER, ImageProgress, ProgressBoard
@@ -47,8 +48,6 @@ from mambair_cli.server.service import RestoreService
 
 T = TypeVar("T")
 
-MAX_BYTES = 2**30
-MOST_WAITING = 32
 IDLE_SECONDS = 30.0
 ENDING_SECONDS = 3.0  # for the rest of the images that arrive while the server ends
 
