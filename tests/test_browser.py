@@ -199,7 +199,7 @@ def test_folders_and_pictures_are_dropped_together(page: Any, photo: Path) -> No
     )
     playwright.expect(page.locator("#list .facts").last).to_contain_text("2×2 pixels")
     assert page.locator("#list h2").nth(0).inner_text() == "photo.png"
-    assert page.locator("#list h2").nth(130).inner_text() == "many/129.png"
+    assert page.locator("#list h2").nth(130).text_content() == "many/129.png"
     drop(page, empty)
     playwright.expect(page.locator("#said")).to_have_text("no pictures in the folder: empty")
     assert page.mistakes == []
@@ -257,6 +257,70 @@ def test_a_picture_that_browsers_cannot_show_is_shown_all_the_same(page: Any, ph
     image = page.locator("#list img")
     playwright.expect(image).to_be_visible()
     assert image.evaluate("image => [image.naturalWidth, image.naturalHeight]") == [30, 20]
+
+
+def refuse_to_show(route: Any) -> None:
+    route.fulfill(status=422, json={"kind": "ImageError", "message": "it has more than 50 pixels"})
+
+
+def test_a_result_that_cannot_be_shown_is_there_all_the_same(page: Any, photo: Path) -> None:
+    page.set_input_files("#files", photo)
+    playwright.expect(page.locator("#list")).to_contain_text("96×72 pixels")
+    page.locator("#format").select_option("tiff")
+    page.locator("#scale").select_option("2")
+    page.route("**/v1/show", refuse_to_show)
+    page.get_by_role("button", name="Start").click()
+    finish(page, "finished: 1 done")
+    playwright.expect(page.locator("#list .done")).to_contain_text("it cannot be shown here")
+    assert not page.get_by_role("button", name="Compare: photo.png").is_visible()
+    name, data = save(page, "Download: photo.png")
+    assert (name, Image.open(io.BytesIO(data)).size) == ("photo_x2.tif", (192, 144))
+
+
+def test_a_picture_that_cannot_be_shown_is_restored_all_the_same(page: Any, photo: Path) -> None:
+    Image.open(photo).save(photo.with_name("scan.tif"))
+    page.route("**/v1/show", refuse_to_show)
+    page.set_input_files("#files", photo.with_name("scan.tif"))
+    playwright.expect(page.locator("#list")).to_contain_text("96×72 pixels")
+    page.locator("#format").select_option("png")
+    page.get_by_role("button", name="Start").click()
+    finish(page, "finished: 1 done")
+    assert not page.get_by_role("button", name="Compare: scan.tif").is_visible()
+
+
+def test_a_zip_file_that_would_be_broken_is_refused_and_nothing_counts_as_saved(
+    page: Any, photo: Path
+) -> None:
+    for size, number in ((2**31, 2), (0, 65_536)):
+        told = page.evaluate(
+            """([size, number]) => makeZip(Array.from({length: number}, () => ({name: "a", blob: {size,
+                arrayBuffer: () => { throw new Error("it is read"); }}}))).catch((error) => error.message)""",
+            [size, number],
+        )
+        assert "a ZIP file holds 65,535 files and 4 GiB at most; save" in told
+    shutil.copy(photo, photo.with_name("twin.png"))
+    page.set_input_files("#files", [photo, photo.with_name("twin.png")])
+    page.get_by_role("button", name="Start").click()
+    finish(page, "finished: 2 done")
+    is_saved = "() => items.map((item) => item.isSaved)"
+    page.evaluate(
+        "() => { window.realZip = makeZip; makeZip = async () => { throw new Error('no room'); }; }"
+    )
+    page.get_by_role("button", name="Download all (ZIP)").click()
+    finish(page, "no room")
+    assert page.evaluate(is_saved) == [False, False]
+    page.evaluate("() => { makeZip = realZip; }")
+    save(page, "Download all (ZIP)")
+    assert page.evaluate(is_saved) == [True, True]
+
+
+def test_a_change_of_one_picture_leaves_the_rows_of_others_alone(page: Any, photo: Path) -> None:
+    copies = [Path(shutil.copy(photo, photo.with_name(f"{n}.png"))) for n in range(12)]
+    page.evaluate("() => { window.described = 0; const real = describe; "
+                  "describe = (...given) => { described++; return real(...given); }; }")  # fmt: skip
+    page.set_input_files("#files", copies)
+    page.wait_for_function("() => items.length === 12 && items.every((item) => item.facts)")
+    assert page.evaluate("() => described") <= 3 * 12  # each when it is added, and when it was looked at
 
 
 def test_a_broken_file_is_told_in_plain_words_and_stops_no_other(page: Any, photo: Path) -> None:

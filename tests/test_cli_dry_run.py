@@ -104,8 +104,9 @@ def test_a_dry_run_says_that_transparency_may_fail(run, weights, alpha):
 @pytest.mark.skipif(sys.platform == "win32", reason="does not tell")
 def test_a_dry_run_sees_that_another_run_is_at_work(run, weights):
     save_photo("photos/a.png")
-    arguments = ("upscale", "photos", "--weights", weights / "x4.safetensors", "-q", "--dry-run")
+    arguments = ("upscale", "photos", "--weights", weights / "x4.safetensors", "--dry-run")
     with closing(Journal(Path("photos_x4"), [Path("photos_x4/a.png")])):
+        assert run(*arguments, "-q")[2] == ""
         code, out, err = run(*arguments)
         assert code == 0
         assert len(err.splitlines()) == 1

@@ -70,6 +70,7 @@ from mambair_cli.networks import MambaIR
         (["upscale", "in.png", "--weights", "{x4}", "--nonsense"], 2),
         (["upscale", "in.png", "empty", "-o", "-"], 2),
         (["upscale"], 2),
+        (["upscale", "-", "--weights", "{x4}", "-o", "out.png", "--resume"], 2),
         (["sharpen", "in.png"], 2),
         (["models", "show", "nobody"], 3),
         (["models", "path", "mambairv2-light-x4"], 3),
@@ -102,6 +103,8 @@ def test_a_name_that_looks_like_an_option_gets_a_hint(run, weights):
     assert code == 2
     assert is_one_line(err)
     assert err.endswith("; to name the file, write ./-dash.png\n")
+    save_photo("-a dash.png")
+    assert run("upscale", "-a dash.png")[2].endswith("; to name the file, write './-a dash.png'\n")
     code, _, _ = run("upscale", "./-dash.png", "--weights", weights / "x4.safetensors")
     assert code == 0
 

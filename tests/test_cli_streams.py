@@ -11,6 +11,8 @@ from checkpoints import save_identity
 from pictures import save_photo
 from PIL import Image
 
+from mambair_cli.cli import streams
+
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs a shell, and names made of bytes")
 NAMES = [b"caf\xc3\xa9.png", b"caf\xe9.png"]  # the second is no UTF-8
 
@@ -88,6 +90,44 @@ def test_paths_come_out_as_the_bytes_they_are(folder, environment):
     code, out, _ = shell(folder, arguments, **environment)
     assert code == 0
     assert sorted(out.splitlines()) == [b"out/" + name for name in NAMES]
+
+
+ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+
+
+@pytest.mark.parametrize(
+    ("command", "wanted"),
+    [("inspect in.png", b"8x8"), (f"{DENOISE} --dry-run", b"8x8")],
+)
+def test_what_ascii_lacks_has_a_stand_in(folder, command, wanted):
+    code, out, err = shell(folder, command, **ASCII)
+    assert (code, err) == (0, [])
+    assert wanted in out
+
+
+def test_letters_without_a_stand_in_are_escaped():
+    assert "ä×\udce9→".encode("ascii", streams._ERRORS) == b"\\xe4x\xe9\\u2192"
+
+
+def test_a_run_whose_reader_has_gone_says_what_it_has_not_begun(folder):
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [
+        "denoise",
+        "in.png",
+        *map(os.fsdecode, NAMES),
+        "-o",
+        "left",
+        *DENOISE.split()[2:],
+        "--device",
+        "cpu",
+    ]
+    with os.fdopen(writer, "wb") as stdout:
+        done = subprocess.run(
+            [sys.executable, "-m", "mambair_cli", *command], cwd=folder, stdout=stdout, stderr=subprocess.PIPE
+        )
+    wanted = b"mambair: nobody reads standard output any more: 2 not begun; --resume does them\n"
+    assert (done.returncode, done.stderr) == (1, wanted)
 
 
 def test_paths_in_json_can_be_read_back(folder):

@@ -23,6 +23,11 @@ from mambair_cli.system.wording import format_bytes, show_number
     ("arguments", "says"),
     [
         ("cat.png", "no such command: cat.png; to enlarge an image: mambair upscale cat.png ("),
+        (
+            "my&nbsp;cat.png",
+            "no such command: my&nbsp;cat.png; to enlarge an image: mambair upscale 'my&nbsp;cat.png' (",
+        ),
+        ("models --json list", "--json stands before list; write it after: mambair models list --json"),
         ("missing.jpg", "to enlarge an image: mambair upscale missing.jpg ("),
         ("upscael cat.png", "did you mean upscale? `mambair --help` lists the commands"),
         ("sharpen cat.png", "no such command: sharpen; `mambair --help` lists the commands"),
@@ -232,8 +237,13 @@ def test_what_is_said_of_other_tools_names_options_that_there_are():
     [
         ("upscale --tile", "--tile needs a value; see `mambair upscale --help`"),
         ("upscale --strip=yes", "--strip takes no value"),
-        ("upscale --tile 3", "--tile is 3; it must be a whole number of 16 or more"),
-        ("upscale --tile 64.5", "--tile is 64.5; it must be a whole number of 16 or more"),
+        ("upscale --tile 3", "--tile is 3; it must be a whole number from 16 to 1048576"),
+        ("upscale --tile 64.5", "--tile is 64.5; it must be a whole number from 16 to 1048576"),
+        ("upscale --tile 2000000", "--tile is 2000000; it must be a whole number from 16 to 1048576"),
+        (f"upscale --seed {2**63}", f"--seed is {2**63}; it must be a whole number from -{2**63} to"),
+        (f"upscale --max-pixels {10**20}", f"--max-pixels is {10**20}; it must be a whole number from 1 to"),
+        (f"upscale --seed {'9' * 5000}", "--seed has too many digits: 5000; it must be a whole number"),
+        (f"upscale -s {'9' * 400}", "--scale has too many digits: 400; it must be a number from 1 to 4"),
         ("upscale --quality 101", "--quality is 101; it must be a whole number from 1 to 100"),
         ("upscale -s huge", "--scale is huge; it must be a number"),
         ("upscale -s 2,5", "--scale is 2,5; it must be a number from 1 to 4, written as 2.5"),

@@ -5,6 +5,7 @@ import json
 import math
 import os
 import re
+import tracemalloc
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -203,6 +204,33 @@ def test_a_large_picture_is_reduced_with_a_note_and_shown_in_full_by_region(
     np.testing.assert_array_equal(pixels_of(part), noise(40, 60)[10:35, 30:50])
 
 
+@pytest.mark.parametrize("kind", [np.s_[..., 0], np.s_[..., :2], np.s_[..., :3], np.s_[...]])
+def test_a_picture_is_read_for_the_screen_in_bands_of_rows(
+    kind: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    smooth = Image.fromarray(np.dstack([noise(3, 2), noise(3, 2, 1)])[..., :4]).resize((70, 90))
+    Image.fromarray(np.ascontiguousarray(np.asarray(smooth)[kind])).save(tmp_path / "a.png")
+    whole = screen.read_for_screen(tmp_path / "a.png")
+    monkeypatch.setattr(screen, "BAND_PIXELS", 1000)
+    np.testing.assert_array_equal(screen.read_for_screen(tmp_path / "a.png").pixels, whole.pixels)
+    monkeypatch.setattr(screen, "MOST_PIXELS", 280)  # less than a quarter of each side
+    reduced = screen.read_for_screen(tmp_path / "a.png")
+    at_once = screen.fit_to_screen("a", whole.pixels)
+    assert (reduced.size, reduced.notes) == (at_once.size, at_once.notes)
+    assert reduced.pixels.shape == at_once.pixels.shape
+    assert np.abs(reduced.pixels.astype(int) - at_once.pixels).mean() < 3
+
+
+def test_a_picture_takes_little_more_room_than_what_is_shown_of_it(tmp_path: Path) -> None:
+    Image.fromarray(np.zeros((3000, 2000), np.uint16)).save(tmp_path / "deep.tif")
+    tracemalloc.start()
+    try:
+        screen.read_for_screen(tmp_path / "deep.tif")
+        assert tracemalloc.get_traced_memory()[1] < 8 * 3000 * 2000
+    finally:
+        tracemalloc.stop()
+
+
 @pytest.mark.parametrize("size", [(4, 16500), (16500, 4), (1, 40_000)])
 @pytest.mark.parametrize("arguments", [[], ["--region", "whole"]])
 def test_a_side_that_no_page_can_show_is_reduced_with_a_note(
@@ -348,6 +376,40 @@ def test_no_page_of_a_folder_takes_the_place_of_an_input(
     assert main(["compare", *folders, "-o", str(tmp_path / "out"), "--overwrite"]) == 2
     assert "a.png.html: it is an input" in capsys.readouterr().err
     assert page.is_symlink()
+
+
+@pytest.mark.parametrize("inputs", [["one", "two"], ["one/a.png", "two/a.png"]])
+def test_a_place_where_no_page_can_be_is_told_once_before_anything_is_read(
+    inputs: list[str], tmp_path: Path, monkeypatch, capsys
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    save_two_folders("a.png", "b.png")
+    for file in Path("two").iterdir():
+        file.write_bytes(b"no picture")
+    Path("taken").touch()
+    output = "taken/out" if inputs == ["one", "two"] else "taken/page.html"
+    assert main(["compare", *inputs, "-o", output]) == 2
+    told = "mambair: error: cannot write results: taken is no folder; choose another folder with -o\n"
+    assert capsys.readouterr() == ("", told.replace("taken", str(tmp_path / "taken")))
+
+
+def test_the_files_of_many_pictures_are_not_compared_with_each_page(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    real, looks = os.stat, []
+
+    def count(path, *more, **named):
+        looks.append(Path(os.fsdecode(path)).name if isinstance(path, (str, bytes, Path)) else "")
+        return real(path, *more, **named)
+
+    counts = []
+    for names in (["a.png"], [f"{name}.png" for name in "abcdefgh"]):
+        save_two_folders(*names)
+        looks.clear()
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "stat", count)
+            assert main(["compare", "one", "two", "--overwrite"]) == 0
+        counts.append(looks.count("a.png"))
+    assert counts[0] == counts[1]
 
 
 def test_a_page_that_cannot_be_written_fails_alone(tmp_path: Path, monkeypatch, capsys) -> None:

@@ -133,6 +133,16 @@ def test_pages_of_results_with_long_names_have_shorter_ones(photos: list[Path]) 
     assert len(list(Path("photos").glob("*_preview.html"))) == 1
 
 
+def test_a_place_where_no_page_can_be_is_told_before_anything_is_computed(
+    photos: list[Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("out").mkdir()
+    Path("out/compare").touch()
+    assert main(["denoise", "photos", "--sigma", "15", "-o", "out", *LOCAL]) == 2
+    assert "compare is no folder; choose another folder with -o" in capsys.readouterr().err
+    assert [path.name for path in Path("out").iterdir()] == ["compare"]
+
+
 def test_a_page_that_cannot_be_written_does_not_keep_the_pages_of_the_others(
     photos: list[Path], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -33,6 +33,16 @@ def photo(path, size=(40, 30), gray=False, seed=0):
     return pixels
 
 
+def test_events_are_json_also_where_the_input_is_that_of_the_truth(run, tmp_path):
+    white = "white64.png"  # the name decides what is done to it: here, nothing that is left in 8 bits
+    Image.new("RGB", (64, 64), "white").save(tmp_path / white)
+    command = ("evaluate", white, "--task", "upscale", "-s", 2, "--degradation", "real")
+    code, out, _ = run(*command, "--model", "tiny-x2", "--json")
+    assert code == 0
+    for line in out:
+        assert json.loads(line, parse_constant=pytest.fail)["input_psnr"] is None
+
+
 def test_noise_that_nothing_removes_has_the_psnr_of_its_sigma(run, tmp_path):
     for index in range(3):
         Image.new("RGB", (120, 100), (128, 90, 140)).save(tmp_path / f"{index}.png")

@@ -11,7 +11,14 @@ import pytest
 from PIL import Image
 
 from mambair_cli.cli import main
-from mambair_cli.pages.evaluation import SIDE, find_largest_error, note_image
+from mambair_cli.pages.evaluation import (
+    MOST_BEST,
+    MOST_WORST,
+    SIDE,
+    find_largest_error,
+    keep_image,
+    note_image,
+)
 from mambair_cli.quality.metrics import psnr
 
 
@@ -77,6 +84,19 @@ def test_all_kinds_of_samples_are_shown(dtype: type) -> None:
     measured = note_image("a", 1.0, 1.0, None, image, np.zeros_like(image))
     assert (measured.pictures["result"] == 255).all()
     assert measured.pictures["truth"].shape == (20, 30, 3)
+
+
+def test_only_what_is_shown_is_kept() -> None:
+    image = noise(150, 170, 1)
+    measured = []
+    order = np.random.default_rng(0).permutation(30)
+    for number in order:
+        keep_image(measured, note_image(str(number), float(number), 1.0, image, image, image))
+        assert sum(bool(each.pictures) for each in measured) <= MOST_WORST + MOST_BEST
+    assert [each.name for each in measured] == [str(number) for number in range(30)]
+    kept = [each.name for each in measured if each.pictures]
+    assert kept == [str(number) for number in (*range(MOST_WORST), *range(30 - MOST_BEST, 30))]
+    assert all(picture.base is None for each in measured for picture in each.pictures.values())
 
 
 def test_the_largest_error_is_found_wherever_it_is() -> None:

@@ -264,6 +264,7 @@ def test_linked_folders_are_left_out_and_told(run):
     ("inputs", "says"),
     [
         (["a.png", "out.png"], "no such file or folder: out.png; did you mean -o out.png?"),
+        (["a.png", "my out.png"], "no such file or folder: my out.png; did you mean -o 'my out.png'?"),
         (["a.png", "*.gif"], "no file matches the pattern: *.gif"),
         (["--", "-lead.png", "-s", "2"], "no such file or folder: -lead.png; after -- everything is a file"),
         (["--", "a.png", "-s"], "no such file or folder: -s; after -- everything is a file name"),

@@ -12,7 +12,7 @@ from mambair_cli.cli.look_words import BETTER_FOR_JPEG
 from mambair_cli.cli.notices import explain_look
 from mambair_cli.inspection.inspect_image import Inspection, inspect_image
 from mambair_cli.inspection.look import CLEAN, Look
-from mambair_cli.inspection.need import find_need
+from mambair_cli.inspection.need import Need, describe_need, find_need
 
 MODEL = "tiny-real-denoise"
 
@@ -110,3 +110,12 @@ def test_dejpeg_is_named_where_compression_alone_was_seen(
     assert (BETTER_FOR_JPEG in explain_denoise(seen, quality)) == is_told
     assert BETTER_FOR_JPEG not in (explain_look("upscale", need, "tiny-real-x4") or "")
     assert BETTER_FOR_JPEG not in (explain_look("denoise", need, MODEL, of_clip=True) or "")
+
+
+def test_softness_is_no_damage_to_those_who_read_the_facts() -> None:
+    reasons = ("a JPEG of quality 60", "as soft as a picture that was enlarged 2 times")
+    facts = describe_need(Need("real", reasons, reduce=2.0, jpeg_quality=60))
+    assert (facts["damages"], facts["compressed_alone"]) == ([reasons[0]], True)
+    facts = describe_need(Need("real", (*reasons[:1], "coarse noise of sigma 9"), jpeg_quality=60))
+    assert (len(facts["damages"]), facts["compressed_alone"]) == (2, False)
+    assert describe_need(Need("clean", reasons[1:], reduce=2.0))["damages"] == []

@@ -57,8 +57,7 @@ def test_options_of_a_command_and_parameters_of_a_query_agree(task):
         assert parameter.option in (option.default, *option.param_decls)
         assert words in ((), parameter.choices)
         assert schema.get("enum", []) == list(parameter.choices)
-        if parameter.name not in ("tile", "overlap", "seed"):  # a server's limits are narrower
-            assert (parameter.least, parameter.most) == (schema.get("minimum"), schema.get("maximum"))
+        assert (parameter.least, parameter.most) == (schema.get("minimum"), schema.get("maximum"))
         if option.parser is None:
             assert (option.min, option.max) == (parameter.least, parameter.most)
         if parameter.name == "quality":  # a command has to know whether it was given

@@ -382,17 +382,20 @@ def test_a_page_of_an_earlier_preview_is_replaced(restore):
     assert Path("in_preview.html").read_text() != first
 
 
-def test_the_page_is_opened_in_the_browser_if_there_is_one(restore, monkeypatch):
+def test_the_page_is_opened_in_the_browser_if_there_is_one(run, weights, monkeypatch):
     import webbrowser
 
     opened = []
     monkeypatch.setattr(webbrowser, "open", lambda address: opened.append(address) or len(opened) > 1)
     save("in.png", smooth(20, 20))
-    _, _, err = restore("upscale", "x2", "in.png", "--preview", "--open")
+    command = ("upscale", "in.png", "--preview", "--open", "--weights", weights / "x2.safetensors")
+    _, _, err = run(*command)
     address = Path("in_preview.html").resolve().as_uri()
     assert opened == [address]
     assert f"no browser was found: {address}; open it yourself" in err
-    _, _, err = restore("upscale", "x2", "in.png", "--preview", "--open")
+    opened.clear()
+    assert run(*command, "-q")[2] == ""
+    _, _, err = run(*command)
     assert "no browser" not in err
 
 

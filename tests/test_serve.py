@@ -25,6 +25,7 @@ from mambair_cli.errors import UsageError
 from mambair_cli.images.source import Source
 from mambair_cli.runs.jobs import Job
 from mambair_cli.runs.run import PreparedJob
+from mambair_cli.server import address as server_address
 from mambair_cli.server.address import Address, find_default_socket, listen, parse_address
 from mambair_cli.server.client import ServerClient
 
@@ -75,6 +76,44 @@ def test_a_server_lives_and_ends_as_it_should(run, place, number):
         "mambair: loaded tiny-real-x2 on cpu",  # after a look at the noise
     ]
     assert not place.exists()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGHUP, 0), (signal.SIGINT, 130)])
+def test_a_server_that_is_ended_before_it_serves_leaves_no_socket(place, number, code):
+    with start_forked("-m", "mambair_cli", "serve", "--offline", "--socket", place) as server:
+        assert server.stdout
+        server.stdout.readline()
+        server.send_signal(number)
+        server.communicate(timeout=60)
+    assert (server.returncode, place.exists()) == (code, False)
+
+
+COMPUTING_FOR_EVER = """
+import sys, time
+from mambair_cli.__main__ import main
+from mambair_cli.server import service
+service._compute = lambda *given: time.sleep(600)
+sys.exit(main())
+"""
+
+
+def test_a_second_ctrl_c_ends_a_server_while_it_computes(place):
+    command = ("-c", COMPUTING_FOR_EVER, "serve", "--offline", "--socket", place)
+    with ThreadPoolExecutor(1) as pool, start_forked(*command) as server:
+        assert server.stdout
+        try:
+            address = parse_address(server.stdout.readline().strip())
+            lost = pool.submit(ask, address, "POST", "/v1/upscale?scale=2", PHOTO)
+            while json.loads(ask(address, "GET", "/v1/health")[2])["loaded"] == []:
+                time.sleep(0.01)
+            for _ in range(120):
+                if server.poll() is None:
+                    server.send_signal(signal.SIGINT)
+                    time.sleep(0.5)
+        finally:
+            server.kill()
+        assert lost.exception() is not None or lost.result()[0] == 503
+    assert (server.returncode, place.exists()) == (130, False)
 
 
 def test_a_server_that_ends_waits_for_images_alone(place):
@@ -191,6 +230,32 @@ def test_what_is_no_socket_is_left_alone(run, place, monkeypatch):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a full queue is a refusal")
+def test_servers_that_begin_together_do_not_take_each_others_socket(place, monkeypatch):
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(place))
+    clear_away = server_address._clear_away
+
+    def clear_slowly(path):
+        clear_away(path)
+        time.sleep(0.3)  # without a lock, the other one has found the same left socket by now
+
+    monkeypatch.setattr(server_address, "_clear_away", clear_slowly)
+
+    def begin(_):
+        try:
+            return listen(Address(place))
+        except UsageError as error:
+            return str(error)
+
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(begin, range(2)))
+    (refused,) = (each for each in found if isinstance(each, str))
+    (listener,) = (each for each in found if not isinstance(each, str))
+    assert refused.startswith(f"a server listens at {place} already")
+    with listener, connect(Address(place)):
+        pass
+
+
 def test_a_server_that_takes_in_nobody_is_left_alone(place):
     with ExitStack() as stack:
         stopped = stack.enter_context(socket.socket(socket.AF_UNIX))

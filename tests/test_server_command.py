@@ -22,6 +22,7 @@ from metadata import exif_block
 from pictures import encode, noise
 from PIL import Image
 from restore_server import PHOTO, ask, connect, error_message, needs_unix_sockets, serving
+from starlette.exceptions import HTTPException
 from terminal import run_in_terminal
 
 from mambair_cli.checkpoints.load import load_network
@@ -32,6 +33,7 @@ from mambair_cli.restore.tiling import Report, plan_tiles
 from mambair_cli.runs.fingerprint import Fingerprint
 from mambair_cli.runs.jobs import Job
 from mambair_cli.runs.outcomes import Outcome
+from mambair_cli.server.bodies import BodyReader
 from mambair_cli.server.network_cache import NetworkCache
 from mambair_cli.server.protocol import (
     REPORT_HEADER,
@@ -229,6 +231,25 @@ def test_too_many_are_turned_away_and_the_command_waits(run):
         assert run("upscale", f"/dev/fd/{pipe}", "-s", "2", "--server", address, "-q", "-o", "a.png")[0] == 0
         later.join()
         os.close(pipe)
+
+
+@pytest.mark.parametrize(
+    ("status", "times", "code", "tries"), [(408, 1, 0, 2), (408, 9, 1, 2), (413, 9, 1, 1)]
+)
+def test_an_image_that_came_too_late_is_sent_once_more(run, address, monkeypatch, status, times, code, tries):
+    receive, tried = BodyReader.receive, []
+
+    async def refuse(self, request, file):
+        await receive(self, request, file)
+        tried.append(request)
+        if len(tried) <= times:
+            raise HTTPException(status, "no data for 30 s")
+
+    monkeypatch.setattr(BodyReader, "receive", refuse)
+    Path("a.png").write_bytes(PHOTO)
+    got, _, err = run("upscale", "a.png", "-s", "2", "--server", address, "-q", "-o", "b.png")
+    assert (got, len(tried)) == (code, tries)
+    assert err == ("" if code == 0 else "mambair: error: a.png: no data for 30 s\n")
 
 
 @pytest.mark.parametrize(

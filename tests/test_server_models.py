@@ -99,6 +99,20 @@ def test_a_network_is_loaded_once_for_auto_and_the_precision_that_it_stands_for(
         assert models.names == ["tiny-x2"]
 
 
+@pytest.mark.parametrize("order", [("auto", "tiny-x2"), ("tiny-x2", "auto")])
+def test_a_network_is_loaded_once_by_its_name_and_as_the_first_choice_of_a_look(order):
+    models = NetworkCache("cpu", offline=True)
+    found = {}
+    for name in order:
+        request = read_request("upscale", [("model", name), ("scale", "2")])
+        found[name] = models.load(request, models.choose(request))
+        assert models.find(request) is not None
+    assert models.names == ["tiny-x2"]
+    assert found["auto"].restorer.net is found["tiny-x2"].restorer.net
+    assert found["auto"].fingerprint.others is not None
+    assert (found["tiny-x2"].restorer.others, found["tiny-x2"].fingerprint.others) == ({}, None)
+
+
 COMPRESSED = encode(noise(9, 12, 3), "jpeg", quality=60)
 
 

@@ -5,7 +5,8 @@ import io
 import json
 import re
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -15,11 +16,13 @@ from PIL import Image
 from restore_server import PHOTO, Link, ask, error_message, serving
 
 from mambair_cli.cli import main
+from mambair_cli.errors import ServerError
 from mambair_cli.images import READABLE_SUFFIXES
 from mambair_cli.inspection.need import SEEN_QUALITY
 from mambair_cli.runs.parameters import FORMATS
+from mambair_cli.server import service
 from mambair_cli.server.address import Address
-from mambair_cli.server.progress import ImageProgress, State
+from mambair_cli.server.progress import ImageProgress, ProgressBoard, State
 from mambair_cli.server.service import RestoreService, ServiceResult
 
 FILES = {
@@ -135,6 +138,33 @@ def test_an_image_with_a_longer_side_than_webp_is_shown_smaller(address: Address
     assert Image.open(io.BytesIO(body)).size == (2, 16383)
 
 
+@pytest.mark.parametrize(
+    ("path", "name"), [("/v1/inspect", "inspect_image"), ("/v1/show", "read_for_screen")]
+)
+def test_work_on_an_image_ends_when_its_client_is_gone(
+    address: Address, path: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, ended = threading.Event(), threading.Event()
+
+    def work(*given: Any, check: Callable[[], None] | None = None) -> None:
+        begun.set()
+        is_needed = check or given[-1]
+        try:
+            for _ in range(600):
+                is_needed()
+                time.sleep(0.1)
+        except Exception:
+            ended.set()
+            raise
+
+    monkeypatch.setattr(service, name, work)
+    link = Link(address)
+    link.request("POST", path, PHOTO)
+    assert begun.wait(60)
+    link.close()
+    assert ended.wait(60)
+
+
 @pytest.mark.parametrize("path", ["/v1/inspect", "/v1/show"])
 def test_what_is_no_image_is_refused_in_a_line(address: Address, path: str) -> None:
     answer = ask(address, "POST", path, b"no image")
@@ -213,6 +243,24 @@ def test_an_image_that_has_arrived_and_waits_is_told_apart_from_one_that_is_not_
         for follower in (first, second):
             follower.wait_for_end()
             assert [event["arrived"] for event in follower.events][:2] == [False, True]
+
+
+def test_followers_of_images_that_nobody_sends_make_room() -> None:
+    async def follow_many() -> None:
+        board = ProgressBoard()
+        board.begin("used-0000")
+        idle = [board.follow(f"idle-{number:04}") for number in range(127)]
+        for each in idle:
+            await anext(each)
+        board.begin("used-0001")
+        assert [line async for line in idle[0]] == []  # the oldest has ended
+        board.end("used-0000", "done")
+        for number in range(2, 129):
+            board.begin(f"used-{number:04}")
+        with pytest.raises(ServerError, match="too many images are followed"):
+            board.begin("used-9999")
+
+    asyncio.run(follow_many())
 
 
 def test_a_failure_ends_the_progress(address: Address) -> None:

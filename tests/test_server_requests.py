@@ -34,7 +34,7 @@ pytestmark = needs_unix_sockets
         ("scale=2&scale=3", "given twice"),
         ("scale=nan", "scale is nan"),
         ("scale=5", "from 1 to 4"),
-        ("width=0", "of 1 or more"),
+        ("width=0", "from 1 to"),
         ("megapixels=1e999", "megapixels is 1e999"),
         ("width=5&height=5&megapixels=1", "asked for more than once"),
         ("tile=1", "tile is 1"),
@@ -294,10 +294,9 @@ def test_messages_name_what_the_client_has(address):
             assert answer[0] >= 400
             assert expected in error_message(answer)
     with serving(max_pixels=50) as small:
-        for path in ("upscale", "inspect"):
+        for path in ("upscale", "inspect", "show"):
             message = error_message(ask(small, "POST", f"/v1/{path}", PHOTO))
             assert message.endswith(f"{size}start the server with a larger --max-pixels")
-        assert error_message(ask(small, "POST", "/v1/show", PHOTO)).endswith("; cut it into parts")
 
 
 @pytest.mark.parametrize("body", [b"", b"text", b"\x89PNG\r\n\x1a\n" + bytes(99), b"GIF89a", b"<svg/>"])

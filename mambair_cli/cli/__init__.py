@@ -91,6 +91,9 @@ def _show_help(
 def _list_models(context: typer.Context, as_json: AsJson = False) -> None:
     if context.invoked_subcommand is None:
         models.list_models(as_json)
+    elif as_json:
+        meant = f"mambair models {context.invoked_subcommand} --json"
+        raise UsageError(f"--json stands before {context.invoked_subcommand}; write it after: {meant}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

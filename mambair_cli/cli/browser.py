@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from mambair_cli.cli.output import say
+from mambair_cli.cli.output import remark
 
 
 def open_page(page: Path | str) -> None:
@@ -15,4 +15,4 @@ def open_page(page: Path | str) -> None:
 
     address = page.resolve().as_uri() if isinstance(page, Path) else page
     if not webbrowser.open(address):
-        say(f"no browser was found: {address}; open it yourself")
+        remark(f"no browser was found: {address}; open it yourself")

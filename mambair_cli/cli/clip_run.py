@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from mambair_cli.cli.notices import explain_left, explain_look
+from mambair_cli.cli.notices import explain_gone, explain_left, explain_look
 from mambair_cli.cli.options import Options
 from mambair_cli.cli.output import format_rate, print_event, report_failure, say, warn_of_clip
+from mambair_cli.cli.streams import ReaderGoneError
 from mambair_cli.cli.summary import Summary
 from mambair_cli.errors import MambairError
 from mambair_cli.system.memory import explaining_memory
@@ -145,7 +146,12 @@ class ClipRun:
                 say(f"{job.job.place} is done already")
             return
         self._summary.finish(name, outcome.model, outcome.seconds, bool(outcome.warnings))
-        self._tell(outcome)
+        try:
+            self._tell(outcome)
+        except ReaderGoneError:
+            if (sentence := explain_gone(self._summary)) is not None:
+                say(sentence)
+            raise
 
     def _fail(self, job: "ClipJob", error: MambairError) -> None:
         """Print why a clip has failed, and count it."""

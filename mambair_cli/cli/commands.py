@@ -11,6 +11,7 @@ from mambair_cli.cli.mistakes import check_dashes, explain_mistake, explain_unkn
 from mambair_cli.errors import ModelError, UsageError
 from mambair_cli.system.values import describe_range
 
+_FAR = 2**20  # a limit that nobody meets; it goes without saying, too
 _EXAMPLE = "Example: "  # begins the last paragraph of a command's docstring
 
 
@@ -164,8 +165,10 @@ def _show_help(parameter: Any) -> str:
     elif parameter.show_default and default is not None and default is not False:
         values = default if isinstance(default, tuple) else (default,)
         facts.append("default: " + ", ".join(map(str, values)))
-    if parameter.max is not None or (parameter.min or 0) > 1:  # a limit of 0 or 1 goes without saying
-        facts.append(describe_range(parameter.min, parameter.max))
+    least, most = parameter.min, parameter.max
+    most = None if most is not None and most >= _FAR else most
+    if most is not None or (least or 0) > 1:  # a limit of 0 or 1 goes without saying
+        facts.append(describe_range(least, most))
     if parameter.required:
         facts.append("required")
     text = parameter.help or ""

@@ -15,6 +15,7 @@ from mambair_cli.cli.options import AsJson, MaxPixels, Quiet, with_options
 from mambair_cli.cli.output import print_event, say
 from mambair_cli.errors import ImageError, UsageError
 from mambair_cli.runs import parameters
+from mambair_cli.system.files import identify_files
 from mambair_cli.system.geometry import read_region
 from mambair_cli.system.wording import as_argument, show, show_count
 
@@ -126,9 +127,10 @@ def _compare_pictures(files: list[Path], names: list[str], options: CompareOptio
     if output.is_dir():
         output = output / PAGE
     read = _reader(files, names, options)
-    check_page(output, options.overwrite, files, pictures=files)
+    inputs = identify_files(files)
+    check_page(output, options.overwrite, inputs, pictures=files)
     shown = read()
-    write_page(output, write_comparison(shown, files=files), options.overwrite, files)
+    write_page(output, write_comparison(shown, files=files), options.overwrite, inputs)
     warnings = tell_pictures(shown)
     for sentence in () if options.quiet else warnings:
         say(f"warning: {sentence}")
@@ -156,7 +158,7 @@ def _compare_folders(folders: list[Path], names: list[str], options: CompareOpti
     readers = [(each.name, _reader(list(each.files), names, options)) for each in sets]
     exit_code = 0
     title = " and ".join(names)
-    inputs = [file for each in sets for file in each.files]
+    inputs = identify_files(file for each in sets for file in each.files)
     before = list_pages(output)
     for compared in compare_sets(readers, output, title, options.overwrite, inputs, folders):
         report_set(compared, options.json, options.quiet)

@@ -8,6 +8,7 @@ from mambair_cli.cli.browser import open_page
 from mambair_cli.cli.compare import FOLDER, report_set
 from mambair_cli.cli.output import complain, print_event, say
 from mambair_cli.errors import MambairError, UsageError
+from mambair_cli.system.files import FileIds, identify_files
 from mambair_cli.system.wording import as_argument
 
 if TYPE_CHECKING:
@@ -39,13 +40,13 @@ class ResultPages:
         """
         from mambair_cli.pages.document import check_page
 
-        inputs = self._inputs
         for job in self.jobs:
             if job.target is None or job.is_stream or job.source.path is None:
                 raise UsageError(
                     f"--compare shows files, and {job.source} -> {job.place} is not from a file to a file; "
                     "leave it out"
                 )
+        inputs = self._identify_inputs()
         for page in {self._page_of(job) for job in self.jobs}:
             check_page(page, self.replaced, inputs, self._shown_in(page))
 
@@ -82,9 +83,8 @@ class ResultPages:
             open_page(self._page_of(self.jobs[0]))
         return exit_code
 
-    @property
-    def _inputs(self) -> list[Path]:
-        return [job.source.path for job in self.jobs if job.source.path is not None]
+    def _identify_inputs(self) -> FileIds:
+        return identify_files(job.source.path for job in self.jobs if job.source.path is not None)
 
     def _page_of(self, job: "Job") -> Path:
         """Return the page of a single result, or the index of the folder of several."""
@@ -112,7 +112,7 @@ class ResultPages:
         source, target, made_by = self._results[0]
         pictures = self._read(source, target, made_by)
         document = write_comparison(pictures, files=self._shown_in(page))
-        write_page(page, document, True, self._inputs)
+        write_page(page, document, True, self._identify_inputs())
         warnings = tell_pictures([replace(picture, damage=()) for picture in pictures])  # the run printed it
         for sentence in () if quiet else warnings:
             say(f"warning: {sentence}")
@@ -123,17 +123,19 @@ class ResultPages:
         from mambair_cli.pages.folders import compare_sets
 
         pages = {job.target: self._page_of(job) for job in self.jobs}
-        exit_code = 0
-        for index in sorted(set(pages.values())):
+        results: dict[Path, list[tuple[Path, Path, str]]] = {index: [] for index in pages.values()}
+        for each in self._results:
+            results[pages[each[1]]].append(each)
+        inputs, exit_code = self._identify_inputs(), 0
+        for index in sorted(results):
             folder = index.parent.parent
             sets = [
-                (target.relative_to(folder).as_posix(), lambda each=each: self._read(*each))
-                for each in self._results
-                if pages[target := each[1]] == index
+                (each[1].relative_to(folder).as_posix(), lambda each=each: self._read(*each))
+                for each in results[index]
             ]
             title = folder.name or str(folder)
             shown = self._shown_in(index)
-            for compared in compare_sets(sets, index.parent, title, True, self._inputs, shown):
+            for compared in compare_sets(sets, index.parent, title, True, inputs, shown):
                 if compared.error is not None:
                     report_set(compared, as_json, quiet)
                     exit_code = max(exit_code, compared.error.exit_code)

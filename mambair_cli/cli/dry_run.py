@@ -11,7 +11,7 @@ import typer
 from mambair_cli.cli.jobs import name_jobs, written_formats
 from mambair_cli.cli.notices import explain_level, explain_unused
 from mambair_cli.cli.options import Options
-from mambair_cli.cli.output import print_event, report_failure, say
+from mambair_cli.cli.output import print_event, remark, report_failure, say
 from mambair_cli.errors import ModelError
 from mambair_cli.system.wording import format_bytes, show_number
 
@@ -49,7 +49,7 @@ def print_plan(
     model = open_model(asked, options)
     check_reach(output.size, model.scale)
     jobs = name_jobs(asked.task, model.scale, sources, output, options, file_filter)
-    remarks = [remark] if (remark := explain_level(asked.task, asked.level, model.name)) else []
+    remarks = [effect] if (effect := explain_level(asked.task, asked.level, model.name)) else []
     remarks += explain_unused(options, written_formats(jobs))
     folders = list(file_filter.left_out.failures())
     _print_model(model, len(jobs) + len(folders), remarks, options, file_filter)
@@ -228,7 +228,7 @@ def warn_of_disks(results: Iterable[tuple[Path, int]]) -> None:
 
     for disk in find_full_disks(results):
         needed, left = format_bytes(disk.needed), format_bytes(disk.free)
-        say(f"the results may take {needed}: the disk of {disk.folder} has {left} left")
+        remark(f"the results may take {needed}: the disk of {disk.folder} has {left} left")
 
 
 def warn_of_wait(folder: Path, targets: list[Path]) -> None:
@@ -236,7 +236,7 @@ def warn_of_wait(folder: Path, targets: list[Path]) -> None:
     from mambair_cli.runs.journal import explain_wait, is_waiting
 
     if is_waiting(folder, targets):
-        say(f"{explain_wait(folder)}; this one would wait")
+        remark(f"{explain_wait(folder)}; this one would wait")
 
 
 def print_total(total: "Total", skipped: int, failed: int, as_json: bool) -> None:

@@ -30,7 +30,7 @@ from mambair_cli.cli.options import (
 from mambair_cli.cli.output import column_width, print_event, say
 from mambair_cli.errors import UsageError
 from mambair_cli.runs import parameters
-from mambair_cli.system.files import refuse_input
+from mambair_cli.system.files import identify_files, refuse_input
 
 if TYPE_CHECKING:
     from mambair_cli.quality.evaluate import PaperProtocol, Score
@@ -271,9 +271,10 @@ def _find_images(truth: Path, options: EvaluateOptions) -> "tuple[list[ImagePair
 
     pairs = find_pairs(truth, options.inputs if options.restored is None else options.restored)
     inputs = [path for pair in pairs for path in (pair.truth, pair.other) if path is not None]
+    read = identify_files(inputs)
     for written in (options.page, options.receptive_field, options.seams_picture):
         if written is not None:
-            refuse_input(written, inputs)
+            refuse_input(written, read)
     return pairs, inputs
 
 
@@ -341,9 +342,12 @@ def _find_published(
 
 def _facts(score: "Score") -> dict[str, Any]:
     """Return a score for JSON, which has no infinity."""
-    psnr = score.psnr if math.isfinite(score.psnr) else None
-    before = {"input_psnr": score.before} if score.before is not None else {}
-    return {"name": score.name, "psnr": psnr, "ssim": score.ssim, **before}
+    before = {} if score.before is None else {"input_psnr": _finite(score.before)}
+    return {"name": score.name, "psnr": _finite(score.psnr), "ssim": score.ssim, **before}
+
+
+def _finite(psnr: float) -> float | None:
+    return psnr if math.isfinite(psnr) else None
 
 
 def _remark(published: tuple[str, float] | None) -> str:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mambair_cli.system.files import identify_files
 from mambair_cli.system.wording import show_count
 
 if TYPE_CHECKING:
@@ -36,9 +37,10 @@ class EvaluationPage:
         """Note an image that was measured; see ``quality.evaluate.OnMeasured``."""
         if self.path is None:
             return
-        from mambair_cli.pages.evaluation import note_image
+        from mambair_cli.pages.evaluation import keep_image, note_image
 
-        self._measured.append(note_image(score.name, score.psnr, score.ssim, given, image, truth))
+        new = note_image(score.name, score.psnr, score.ssim, given, image, truth)
+        keep_image(self._measured, new)
 
     def check(self) -> None:
         """Refuse a page in the place of another file, before anything is measured.
@@ -49,10 +51,8 @@ class EvaluationPage:
         if self.path is None:
             return
         from mambair_cli.pages.document import check_page
-        from mambair_cli.system.result_folders import require_folder
 
-        check_page(self.path, self.overwrite, self.inputs, self.folders)
-        require_folder(self.path.absolute().parent, "--page")
+        check_page(self.path, self.overwrite, identify_files(self.inputs), self.folders, "--page")
 
     def write(self, truth: Path, mean: "Score", how: str, model: str | None) -> None:
         """Write the page.
@@ -75,4 +75,4 @@ class EvaluationPage:
         count = show_count(len(self._measured), "image")
         summary = f"{count}: {mean.psnr:.2f} dB, SSIM {mean.ssim:.4f} on average ({how})."
         document = write_evaluation(title, summary, self._measured, self.folders)
-        write_page(self.path, document, self.overwrite, self.inputs, "--page")
+        write_page(self.path, document, self.overwrite, identify_files(self.inputs), "--page")

@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from mambair_cli.cli.options import Options
-from mambair_cli.cli.output import say
+from mambair_cli.cli.output import remark, say
 from mambair_cli.system.signals import cleaning_up
 from mambair_cli.system.warmup import import_torch, load_libraries
 
@@ -176,7 +176,7 @@ def _open_processes(
             restorer,
             replace(settings, asked=settings.asked.by_file(restorer.model.path), others=restorer.others),
             max(1, torch.get_num_threads() // len(devices)) if restorer.device.type == "cpu" else None,
-            say,
+            remark,
             progress.start,
             progress.advance,
         )
@@ -188,7 +188,7 @@ def _open_cluster(address: str, settings: "RestoreSettings") -> "RayCluster":
     from mambair_cli.restore.restorer import Restorer
     from mambair_cli.runs.executors.ray_cluster import RayCluster
 
-    cluster = RayCluster(address, say)
+    cluster = RayCluster(address, remark)
     asked, offline, quiet = settings.asked, settings.offline, settings.quiet
     try:
         model = choose_model(asked, cluster.kind, offline, quiet)

@@ -10,7 +10,7 @@ from mambair_cli.cli.options import AsJson, Offline, Quiet, WeightsForModel, wit
 from mambair_cli.cli.output import print_event, remark, say
 from mambair_cli.errors import UsageError
 from mambair_cli.runs import parameters
-from mambair_cli.system.files import refuse_input
+from mambair_cli.system.files import identify_files, refuse_input
 from mambair_cli.system.result_folders import require_folder
 from mambair_cli.system.signals import cleaning_up
 from mambair_cli.system.wording import as_argument, show
@@ -83,7 +83,7 @@ def export(
     output = options.output or Path(f"{model or _stem(options.weights or '')}.onnx")
     _check_name(output, options.overwrite)
     if options.weights is not None:
-        refuse_input(output, [Path(options.weights)])
+        refuse_input(output, identify_files([Path(options.weights)]))
 
     from mambair_cli.export.write import check_target, write_graph
 

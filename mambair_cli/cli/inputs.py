@@ -67,7 +67,7 @@ def check_names(names: Sequence[str], output: str | None = None, may_lack_output
     if missing:
         is_output = may_lack_output and len(names) == 2 and missing == [names[1]]
         advice = explain_braces(missing[0]) or "check its name"
-        advice = f"did you mean -o {missing[0]}?" if is_output else advice
+        advice = f"did you mean -o {shlex.quote(missing[0])}?" if is_output else advice
         if missing[0].startswith("-"):  # else it would be an option
             advice = "after -- everything is a file name"
         raise UsageError(f"no such file or folder: {missing[0]}; {advice}")

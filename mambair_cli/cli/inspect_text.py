@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from mambair_cli.cli.look_words import BETTER_FOR_JPEG, HARDLY, is_compressed_alone, name_little_noise
+from mambair_cli.cli.look_words import BETTER_FOR_JPEG, HARDLY, name_little_noise
 from mambair_cli.cli.progress import shorten
 from mambair_cli.images.provenance import read_note
 from mambair_cli.inspection.features import SMALLEST
@@ -153,7 +153,7 @@ def _explain_denoise(inspection: "Inspection") -> str:
     if need.sigma is not None:
         return f"model for white noise, with --sigma {need.sigma:.0f}. --real and another --sigma overrule."
     if need.kind == "real":
-        better = f"; {BETTER_FOR_JPEG}" if is_compressed_alone(need) else ""
+        better = f"; {BETTER_FOR_JPEG}" if need.is_compressed_alone else ""
         remark = f" and JPEG artefacts{better}"
     elif look is None:
         remark = ": too small to look at"

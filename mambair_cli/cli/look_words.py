@@ -4,7 +4,6 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from mambair_cli.inspection.look import Look
-    from mambair_cli.inspection.need import Need
 
 HARDLY = 1.0  # sigma, of 255; less is not seen
 LITTLE = 2.0  # sigma; less is seen in smooth areas alone
@@ -23,12 +22,3 @@ def name_faint_traces(look: "Look") -> str:
     from mambair_cli.inspection.need import WHITE_QUALITY
 
     return "no traces of compression" if look.quality >= WHITE_QUALITY else "faint traces of compression"
-
-
-def is_compressed_alone(need: "Need") -> bool:
-    """Tell whether compression is all that speaks for the model for real pictures; softness does not."""
-    from mambair_cli.inspection.need import SEEN_QUALITY, is_compressed
-
-    has_traces = need.look is not None and need.look.quality < SEEN_QUALITY
-    damages = len(need.reasons) - (need.reduce > 1)
-    return need.kind == "real" and damages == 1 and (is_compressed(need.jpeg_quality) or has_traces)

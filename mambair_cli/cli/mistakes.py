@@ -1,6 +1,7 @@
 """Explain what is wrong with a command line, and what would work."""
 
 import os
+import shlex
 from collections.abc import Collection, Mapping, Sequence
 from difflib import get_close_matches
 from itertools import zip_longest
@@ -67,7 +68,7 @@ def explain_mistake(
     if name is not None and name not in options:
         hint = _explain_unknown(name, command, options, arguments)
         files = [each for each in arguments if each.startswith("-") and each != "-" and os.path.lexists(each)]
-        named = "".join(f"; to name the file, write ./{file}" for file in files[:1])
+        named = "".join(f"; to name the file, write {shlex.quote(f'./{file}')}" for file in files[:1])
         return UsageError(f"no such option: {name}; {hint}{named}")
     if name is not None:
         return UsageError(f"{name} {_describe_values(options[name], command)}")
@@ -89,7 +90,9 @@ def explain_unknown_command(name: str, command: str, commands: Sequence[str]) ->
     """
     see = f"`{command} --help` lists the commands"
     if command == "mambair" and (os.path.lexists(name) or os.path.splitext(name)[1]):
-        return UsageError(f"no such command: {name}; to enlarge an image: {command} upscale {name} ({see})")
+        return UsageError(
+            f"no such command: {name}; to enlarge an image: {command} upscale {shlex.quote(name)} ({see})"
+        )
     if command == "mambair" and name.lower() == "preview":
         return UsageError(
             f"no such command: {name}; to restore a part: {command} upscale photo.jpg --preview"

@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 
 from mambair_cli.cli.look_words import (
     BETTER_FOR_JPEG,
-    is_compressed_alone,
     name_faint_traces,
     name_little_noise,
 )
@@ -99,6 +98,15 @@ def explain_left(summary: "Summary", has_lost_server: bool = False) -> list[str]
     return [f"{left} not begun; --resume does them{when}"] if left > 0 else []
 
 
+def explain_gone(summary: "Summary") -> str | None:
+    """Say that a run ends early since nobody reads what it prints; None where that leaves nothing undone.
+
+    A single input has been begun when its result, or its name, is written.
+    """
+    left = explain_left(summary) if summary.files > 1 else []
+    return f"nobody reads standard output any more: {left[0]}" if left else None
+
+
 def explain_look(task: "Task", need: "Need", model: str, of_clip: bool = False) -> str | None:
     """Say what was seen of an image, and what was done; None for a clean image that was enlarged.
 
@@ -112,14 +120,14 @@ def explain_look(task: "Task", need: "Need", model: str, of_clip: bool = False) 
     from mambair_cli.inspection.need import is_faint
 
     sentences = []
-    seen = " and ".join(need.reasons[: len(need.reasons) - (need.reduce > 1)])
+    seen = " and ".join(need.damages)
     if seen and task == "upscale":
         sentences.append(f"{seen}: using {model} (--clean overrules)")
     elif seen:
         is_for_white = any(each.name == model and not each.is_real for each in load_catalog())
         overruling = " (--real overrules)" if is_for_white else " (--clean overrules)"
         sentences.append(f"{seen}: using {model}{overruling}")
-        if is_compressed_alone(need) and not of_clip:
+        if need.is_compressed_alone and not of_clip:
             sentences.append(BETTER_FOR_JPEG)
     elif task == "denoise" and need.look is not None:
         sentences.append(f"{name_little_noise(need.look)} and {name_faint_traces(need.look)} were seen")

@@ -58,7 +58,9 @@ def _check_several(options: Options) -> None:
 
 
 def _check_watch(options: Options) -> None:
-    """Refuse options that need to know all images."""
+    """Refuse options that need to know all images, and an output that is no folder."""
+    if options.output == "-":
+        raise UsageError("--watch writes a file for each image, and -o - is standard output; name a folder")
     names = ("compare", "dry_run", "preview", "region", "from_file")
     given = {name: value for name in names if (value := getattr(options, name))}
     refuse(given, names, "--watch goes on as long as images arrive")

@@ -28,7 +28,7 @@ def print_event(event: str, **facts: Any) -> None:
 def print_json(facts: dict[str, Any]) -> None:
     """Print a line of JSON, valid UTF-8 and one line whatever paths it contains."""
     is_ascii = (sys.stdout.encoding or "").lower() not in ("utf-8", "utf8")
-    line = json.dumps(facts, ensure_ascii=is_ascii)
+    line = json.dumps(facts, ensure_ascii=is_ascii, allow_nan=False)
     print(_NOT_IN_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", line), flush=True)
 
 

@@ -15,6 +15,7 @@ from mambair_cli.cli.options import Options, refuse
 from mambair_cli.cli.output import print_event, say, warn_of_clip
 from mambair_cli.cli.preview_image import PreviewClip, PreviewImage
 from mambair_cli.errors import UsageError
+from mambair_cli.system.files import identify_files
 from mambair_cli.system.geometry import Region, read_region
 from mambair_cli.system.wording import as_argument
 
@@ -98,7 +99,7 @@ def show_preview(
     pictures = [image.show(image.read_part(image.region), image.name), *(each.picture for each in results)]
     title = image.name if image.is_whole else f"{image.name}: {image.region}"
     document = write_comparison(pictures, title, with_ssim=False, files=files)
-    write_page(page, document, options.overwrite, files)
+    write_page(page, document, options.overwrite, identify_files(files))
     if options.json:
         print_event(
             "preview",
@@ -131,7 +132,7 @@ def _name_page(files: list[Path], options: Options) -> Path:
     else:
         page, pictures = Path(options.output), files
         page = page / name if page.is_dir() else page
-    check_page(page, options.overwrite, files, pictures)
+    check_page(page, options.overwrite, identify_files(files), pictures)
     return page
 
 

@@ -180,6 +180,10 @@ def _restore_by(asked: Asked, inputs: list[str] | None, options: Options, size: 
     if options.is_preview:
         show_preview(asked, sources, _write_options(options, size), options)
         return
+    if options.resume and any(source.path is None for source in sources):
+        raise UsageError(
+            f"--resume skips files that are done, and {STANDARD_STREAM} is standard input; leave it out"
+        )
     _check_output(sources, options)
     output, policy = _write_options(options, size), _policy(options)
     _check_server(options)

@@ -13,6 +13,7 @@ from mambair_cli.cli.compare_results import ResultPages
 from mambair_cli.cli.jobs import name_jobs, written_formats
 from mambair_cli.cli.notices import (
     explain_end,
+    explain_gone,
     explain_level,
     explain_look,
     explain_quality,
@@ -21,6 +22,7 @@ from mambair_cli.cli.notices import (
 )
 from mambair_cli.cli.options import Options
 from mambair_cli.cli.output import complain, print_event, print_json, report_failure, say
+from mambair_cli.cli.streams import ReaderGoneError
 from mambair_cli.cli.summary import Summary
 from mambair_cli.errors import ServerError, UsageError
 from mambair_cli.system.signals import cleaning_up, stop_requests
@@ -120,6 +122,14 @@ class Run:
 
     def perform(self) -> None:
         """Restore the images; no model is loaded where all of them fail whatever the model."""
+        try:
+            self._perform()
+        except ReaderGoneError:
+            if (sentence := explain_gone(self._summary)) is not None:
+                say(sentence)
+            raise
+
+    def _perform(self) -> None:
         from mambair_cli.runs.run import foresee_failures
 
         options = self._options

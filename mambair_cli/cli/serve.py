@@ -1,10 +1,13 @@
 """The command that keeps networks loaded for others: serve."""
 
+import os
 import signal
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -13,7 +16,8 @@ from mambair_cli.cli.options import Device, MaxPixels, Offline, Precision, Quiet
 from mambair_cli.cli.output import say
 from mambair_cli.errors import UsageError
 from mambair_cli.runs import parameters
-from mambair_cli.system.signals import SIGNALS, cleaning_up
+from mambair_cli.server.limits import MAX_BYTES, MOST_MODELS, MOST_WAITING
+from mambair_cli.system.signals import SIGNALS, cleaning_up, end_now, ending_by
 
 if TYPE_CHECKING:
     import uvicorn
@@ -48,13 +52,15 @@ class ServeOptions:
     precision: Precision = "auto"
     models: Annotated[
         int, typer.Option(min=1, metavar="N", help="Maximum number of models to keep loaded.")
-    ] = 4
+    ] = MOST_MODELS
     waiting: Annotated[
         int,
         typer.Option(min=1, metavar="N", help="Maximum number of images at a time; the server refuses more."),
-    ] = 32
+    ] = MOST_WAITING
     max_pixels: MaxPixels = parameters.MAX_PIXELS.default
-    max_bytes: Annotated[int, typer.Option(min=1, metavar="BYTES", help="Refuse larger image files.")] = 2**30
+    max_bytes: Annotated[int, typer.Option(min=1, metavar="BYTES", help="Refuse larger image files.")] = (
+        MAX_BYTES
+    )
     offline: Offline = False
     quiet: Quiet = False
 
@@ -76,9 +82,12 @@ def serve(*, options: ServeOptions) -> None:
     with ExitStack() as stack:
         listener = stack.enter_context(listen(address))  # before the slow imports: early clients wait
         if address.path is not None:
-            stack.callback(_remove_socket, address.path, address.path.lstat().st_ino)
+            leave = partial(_remove_socket, address.path, address.path.lstat().st_ino)
         else:
-            address = Address(None, LOOPBACK, listener.getsockname()[1])
+            leave, address = _leave_nothing, Address(None, LOOPBACK, listener.getsockname()[1])
+        # Before it serves, and while it waits for the threads of a server that has ended.
+        stack.enter_context(ending_by(end := partial(_end_at_once, leave)))
+        stack.callback(leave)
         print(address, flush=True)
         from mambair_cli.server.app import App
         from mambair_cli.server.network_cache import NetworkCache
@@ -99,7 +108,11 @@ def serve(*, options: ServeOptions) -> None:
             open_page(str(address))
         with cleaning_up():
             _end_by_signals(server)
-            server.run(sockets=[listener])
+            try:
+                server.run(sockets=[listener])
+            finally:
+                if server.force_exit:  # by a second Ctrl-C; threads may compute for minutes
+                    end(signal.SIGINT)
 
 
 def _check(options: ServeOptions) -> None:
@@ -126,6 +139,23 @@ def _end_by_signals(server: "uvicorn.Server") -> None:
     for number in SIGNALS:
         if number != signal.SIGINT and signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, server.handle_exit)
+
+
+def _leave_nothing() -> None:
+    pass
+
+
+def _end_at_once(leave: Callable[[], None], number: int) -> NoReturn:
+    """End the process after a signal: TERM and HUP are no errors of a server.
+
+    Args:
+        leave: Removes what it would leave.
+        number: The signal.
+    """
+    leave()
+    if number == signal.SIGINT:
+        end_now(number)
+    os._exit(0)
 
 
 def _remove_socket(path: Path, inode: int) -> None:

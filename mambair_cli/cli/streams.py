@@ -1,5 +1,6 @@
 """The standard streams of a command: always open, exact for paths, with errors of their own."""
 
+import codecs
 import io
 import os
 import sys
@@ -11,6 +12,8 @@ from mambair_cli.errors import OutputError
 from mambair_cli.system.terminals import write_above
 
 _STDOUT, _STDERR = 1, 2
+_STAND_INS = {"×": "x", "…": "...", "°": " degrees", "\ufffd": "?"}  # where the locale has ASCII alone
+_ERRORS = "mambair.stdout"
 
 
 class ReaderGoneError(Exception):
@@ -52,6 +55,19 @@ def open_for_drawing() -> TextIO:
     """Return a stream to stderr for what is drawn at the end of a terminal, and gives way to lines."""
     is_ours = isinstance(_raw_of(sys.stderr), _Stream)
     return _wrap(sys.stderr, _STDERR, draws=True) if is_ours else sys.stderr
+
+
+def _encode_rest(error: UnicodeError) -> tuple[str | bytes, int]:
+    """Write what an encoding lacks: bytes of paths as they are, and other letters in ASCII."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    letter, end = error.object[error.start], error.start + 1
+    if "\udc80" <= letter <= "\udcff":  # Python's form of a byte
+        return bytes([ord(letter) - 0xDC00]), end
+    return _STAND_INS.get(letter) or letter.encode("ascii", "backslashreplace").decode(), end
+
+
+codecs.register_error(_ERRORS, _encode_rest)
 
 
 class _Stream(io.FileIO):
@@ -111,7 +127,7 @@ class _Terminal(io.TextIOWrapper):
 def _wrap(stream: TextIO | None, number: int, draws: bool = False) -> io.TextIOWrapper:
     encoding, errors = "utf-8" if stream is None else stream.encoding, "backslashreplace"
     if number == _STDOUT and os.name == "posix":  # where paths are bytes
-        encoding, errors = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
+        encoding, errors = sys.getfilesystemencoding(), _ERRORS
     buffer = io.BufferedWriter(_Stream(number, draws))
     is_terminal = buffer.isatty()
     wrap = _Terminal if number == _STDOUT and is_terminal else io.TextIOWrapper

@@ -1,5 +1,6 @@
 """What an image in a file is, and what it needs."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,12 +59,13 @@ class Inspection:
         return self.header.dtype == "float32"
 
 
-def inspect_image(source: Source, max_pixels: int) -> Inspection:
+def inspect_image(source: Source, max_pixels: int, check: Callable[[], None] = lambda: None) -> Inspection:
     """Inspect an image; all of it is decoded, so that damage is found.
 
     Args:
         source: The image.
         max_pixels: Largest number of pixels that is read.
+        check: Called now and then; its error ends the inspection.
 
     Raises:
         ImageError: It cannot be read.
@@ -72,7 +74,7 @@ def inspect_image(source: Source, max_pixels: int) -> Inspection:
     file = held.path or held.data or b""
     with open_picture(file, max_pixels=max_pixels) as reader:
         header = reader.header
-        look = _look(reader, read_stretch(reader))
+        look = _look(reader, read_stretch(reader), check)
         warnings = (*reader.warnings, *_foresee_losses(header))
     return Inspection(
         source=source,
@@ -93,19 +95,21 @@ def _foresee_losses(header: Header) -> list[str]:
         return []
 
 
-def _look(reader: Reader, stretch: Stretch | None) -> Look | None:
+def _look(reader: Reader, stretch: Stretch | None, check: Callable[[], None]) -> Look | None:
     """Look at the pixels of an image, of several frames at those of the first, and decode the rest."""
     header, is_at = reader.header, 0
 
     def read_to(end: int) -> None:  # what is passed over is not decoded where it lies in tiles of its own
         nonlocal is_at
         for top in range(is_at, end, _ROWS_AT_ONCE):
+            check()
             reader.read(top, min(top + _ROWS_AT_ONCE, end))
         is_at = max(is_at, end)
 
     def read(top: int, bottom: int) -> np.ndarray:
         nonlocal is_at
         read_to(top)
+        check()
         is_at = max(is_at, bottom)
         return reader.read(top, bottom)
 

@@ -52,6 +52,18 @@ class Need:
     look: Look | None = None
     jpeg_quality: int | None = None
 
+    @property
+    def damages(self) -> tuple[str, ...]:
+        """Those reasons that speak for the model for real pictures; softness, which is the last, does not."""
+        return self.reasons[: len(self.reasons) - (self.reduce > 1)]
+
+    @property
+    def is_compressed_alone(self) -> bool:
+        """Whether compression is all that speaks for the model for real pictures."""
+        has_traces = self.look is not None and self.look.quality < SEEN_QUALITY
+        is_alone = self.kind == "real" and len(self.damages) == 1
+        return is_alone and (is_compressed(self.jpeg_quality) or has_traces)
+
 
 def find_need(look: Look | None, jpeg_quality: int | None) -> Need:
     """Tell what a picture needs.
@@ -123,6 +135,8 @@ def describe_need(need: Need) -> dict[str, Any]:
     return {
         "kind": need.kind,
         "reasons": list(need.reasons),
+        "damages": list(need.damages),
+        "compressed_alone": need.is_compressed_alone,
         "jpeg_quality": need.jpeg_quality,
         "quality_in_pixels": look and look.quality,
         "sigma": look and [round(sigma, 2) for sigma in look.sigma],

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from mambair_cli.errors import UsageError
-from mambair_cli.system.files import open_atomic, refuse_input
-from mambair_cli.system.result_folders import make_folder
+from mambair_cli.system.files import FileIds, open_atomic, refuse_input
+from mambair_cli.system.result_folders import make_folder, require_folder
 from mambair_cli.system.wording import show
 
 FOLDER = Path(__file__).parent
@@ -104,20 +104,32 @@ def is_ours(path: Path, mark: str = _MARK) -> bool:
 
 
 def check_page(
-    path: Path, overwrite: bool, inputs: Iterable[Path], pictures: Iterable[Path] | None = None
+    path: Path,
+    overwrite: bool,
+    inputs: FileIds,
+    pictures: Iterable[Path] | None = None,
+    option: str = "-o",
 ) -> None:
-    """Refuse a page in the place of another file; a page that was made by this module may be made anew.
+    """Refuse a page that cannot be written, before anything is computed for it.
 
     Args:
         path: File of the page.
         overwrite: Whether it may replace any file but the inputs.
-        inputs: Files that are read for it.
+        inputs: Files that are read for it, by :func:`identify_files`.
         pictures: What it will show, as for :func:`mark_pictures`: a page of other pictures is kept. None
             where the name of the page is that of its picture.
+        option: Option that named it.
 
     Raises:
-        UsageError: There is such a file, or the name is not that of a page.
+        UsageError: There is another file, the name is not that of a page, or no folder can be there.
+        ImageError: Its folder, or the one that it would be made in, cannot be written to.
     """
+    _check_file(path, overwrite, inputs, pictures)
+    require_folder(path.absolute().parent, option)
+
+
+def _check_file(path: Path, overwrite: bool, inputs: FileIds, pictures: Iterable[Path] | None = None) -> None:
+    """Refuse a page in the place of another file; a page that was made by this module may be made anew."""
     if not is_page_name(path):
         raise UsageError(f"a page is an HTML file: {show(path)}; give a name that ends in .html")
     refuse_input(path, inputs)
@@ -129,23 +141,21 @@ def check_page(
         raise UsageError(f"cannot write {show(path)}: it shows other pictures; --overwrite replaces it")
 
 
-def write_page(
-    path: Path, document: str, overwrite: bool, inputs: Iterable[Path], option: str = "-o"
-) -> None:
+def write_page(path: Path, document: str, overwrite: bool, inputs: FileIds, option: str = "-o") -> None:
     """Write a page, complete or not at all; its folder is made if need be.
 
     Args:
         path: File of the page.
         document: What :func:`write_document` returned.
         overwrite: Whether to replace a file that is no page of ours, and no input.
-        inputs: Files that were read for it.
+        inputs: Files that were read for it, by :func:`identify_files`.
         option: Option that named it.
 
     Raises:
         UsageError: There is such a file, or the name is not that of a page.
         ImageError: The system refuses.
     """
-    check_page(path, overwrite, inputs)
+    _check_file(path, overwrite, inputs)
     make_folder(path.parent, option)
     with open_atomic(path, overwrite=True, in_new_folder=True) as file:
         file.write(document.encode())

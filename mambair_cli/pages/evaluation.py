@@ -1,7 +1,8 @@
 """The page of a measurement: its worst and its best images, where they differ most from the truth."""
 
 import math
-from dataclasses import dataclass
+from bisect import bisect_right
+from dataclasses import dataclass, replace
 from html import escape
 from pathlib import Path
 
@@ -26,7 +27,8 @@ class Measured:
         psnr: PSNR, in dB; infinite where nothing differs.
         ssim: SSIM.
         place: Left column and top row of the part, in pixels of the truth.
-        pictures: The part, (h, w, 3) uint8 each, by what it is: the input, the result, the truth.
+        pictures: The part, (h, w, 3) uint8 each, by what it is: the input, the result, the truth; empty for
+            images of which the page shows none.
     """
 
     name: str
@@ -58,7 +60,23 @@ def note_image(
         enlarged = Image.fromarray(_to_screen(given)).resize((width, height), Image.Resampling.NEAREST)
         pictures["input"] = np.asarray(enlarged)[part]
     pictures |= {"result": shown[part], "truth": wanted[part]}
+    pictures = {kind: picture.copy() for kind, picture in pictures.items()}  # a view would keep the image
     return Measured(name, psnr, ssim, (left, top), pictures)
+
+
+def keep_image(measured: list[Measured], image: Measured) -> None:
+    """Add an image to those measured; only the worst and the best ones keep their pictures.
+
+    Args:
+        measured: The images so far, the worst first.
+        image: The new one.
+    """
+    place = bisect_right(measured, image.psnr, key=lambda each: each.psnr)
+    measured.insert(place, image)
+    end = len(measured) - MOST_BEST
+    for index in {MOST_WORST, place, end - 1}:
+        if MOST_WORST <= index < end:
+            measured[index] = replace(measured[index], pictures={})
 
 
 def find_largest_error(image: np.ndarray, truth: np.ndarray) -> tuple[int, int]:
@@ -83,16 +101,15 @@ def write_evaluation(title: str, summary: str, measured: list[Measured], folders
     Args:
         title: What was measured.
         summary: The means, in a sentence.
-        measured: All images.
+        measured: All images, as :func:`keep_image` keeps them.
         folders: What was measured, by which ``check_page`` knows the page again.
     """
-    ordered = sorted(measured, key=lambda each: each.psnr)
-    worst = ordered[:MOST_WORST]
-    best = ordered[max(MOST_WORST, len(ordered) - MOST_BEST) :][::-1]
+    worst = measured[:MOST_WORST]
+    best = measured[max(MOST_WORST, len(measured) - MOST_BEST) :][::-1]
     rows = "".join(
         f'<tr><th scope="row">{escape(each.name)}</th><td class="short">{_show(each.psnr)}</td>'
         f'<td class="short">{each.ssim:.4f}</td></tr>'
-        for each in ordered
+        for each in measured
     )
     body = [
         f"<header {mark_pictures(folders)}><h1>{escape(title)}</h1></header><main><p>{escape(summary)}</p>",

@@ -3,7 +3,7 @@
 import math
 import os
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from html import escape, unescape
@@ -23,6 +23,7 @@ from mambair_cli.pages.document import (
     write_page,
 )
 from mambair_cli.pages.screen import ScreenPicture, enlarge, tell_pictures, to_address
+from mambair_cli.system.files import FileIds
 from mambair_cli.system.memory import explaining_memory
 
 PICTURES = "pictures"  # folder of the pages, next to the index
@@ -108,7 +109,7 @@ def compare_sets(
     output: Path,
     title: str,
     overwrite: bool,
-    inputs: Collection[Path],
+    inputs: FileIds,
     folders: Sequence[Path],
 ) -> Iterator[ComparedSet]:
     """Write a page for each set of pictures, and at the end an index, the largest difference first.
@@ -118,14 +119,15 @@ def compare_sets(
         output: Folder of the index; made if need be.
         title: Title of the index.
         overwrite: Whether to replace files that are no pages of ours, and no inputs.
-        inputs: Pictures of all sets.
+        inputs: Pictures of all sets, by :func:`identify_files`.
         folders: Folders of the pictures, by which the index is known again.
 
     Yields:
         What became of each set.
 
     Raises:
-        UsageError: The index would replace another file, an input, or the index of other folders.
+        UsageError: The index would replace another file, an input, or the index of other folders, or no
+            folder can be there.
         ImageError: The index cannot be written.
     """
     check_page(output / INDEX, overwrite, inputs, folders)

@@ -3,7 +3,7 @@
 import base64
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from mmap import mmap
 from pathlib import Path
@@ -15,13 +15,14 @@ from mambair_cli.errors import ImageError, UsageError
 from mambair_cli.images.decoding import MAX_PIXELS, open_picture
 from mambair_cli.images.formats import FORMATS
 from mambair_cli.images.libvips import LibvipsError, explained
-from mambair_cli.images.picture import Header, InputFrames
+from mambair_cli.images.picture import Header, InputFrames, ReadRows
 from mambair_cli.images.resize_and_convert import resize_and_convert
 from mambair_cli.images.row_reader import corrupt_error, wrap
 from mambair_cli.images.samples import from_float, to_float
 from mambair_cli.system.geometry import Region
 
 MOST_PIXELS = 17_000_000  # of a picture in a page; larger ones are reduced
+BAND_PIXELS = 2**20  # that are converted at a time: samples take several times the room of what is shown
 LONGEST_SIDE = FORMATS["webp"].longest_side or 2**31  # pixels
 
 
@@ -60,15 +61,22 @@ def tell_pictures(pictures: Sequence[ScreenPicture]) -> tuple[str, ...]:
 
 
 def read_for_screen(
-    file: Path | bytes | mmap, name: str = "", max_pixels: int = MAX_PIXELS, whole: bool = False
+    file: Path | bytes | mmap,
+    name: str = "",
+    max_pixels: int = MAX_PIXELS,
+    whole: bool = False,
+    check: Callable[[], None] = lambda: None,
 ) -> ScreenPicture:
     """Read a picture from a file for the screen; of several frames, the first one.
+
+    What is too large for the screen is reduced while it is read.
 
     Args:
         file: A file of any readable format, or its bytes.
         name: What people call it; its file's name by default.
         max_pixels: Largest number of pixels to read.
         whole: Whether to keep all pixels, however many, since a part of them will be shown.
+        check: Called between bands of rows; its error ends the reading.
 
     Raises:
         ImageError: The file cannot be read.
@@ -76,16 +84,46 @@ def read_for_screen(
     name = name or (file.name if isinstance(file, Path) else "picture")
     with open_picture(file, max_pixels=max_pixels, damaged=True) as reader:
         header = reader.header
-        pixels, notes = convert_for_screen(reader.read(0, header.height), header, name)
+        # To twice the size at least; the rest by a better filter.
+        step = 1 if whole else max(int(0.5 / _share_for_screen(header.width, header.height)), 1)
+        pixels, notes = _read_reduced(header, reader.read, name, step, check)
     if header.frames > 1:
         notes.append(f"the first of {header.frames} pages or frames")
     notes += reader.warnings
-    shown = fit_to_screen(name, pixels, tuple(notes), whole)
+    shown = fit_to_screen(name, pixels, tuple(notes), whole, (header.width, header.height))
     return replace(shown, damage=tuple(reader.warnings), frames=header.frames)
 
 
+def _read_reduced(
+    header: Header, read: ReadRows, name: str, step: int, check: Callable[[], None]
+) -> tuple[np.ndarray, list[str]]:
+    """Read a picture as :func:`convert_for_screen` does, each square of ``step`` pixels as their mean."""
+    pixels, notes = np.empty(0, np.uint8), []
+    rows = max(BAND_PIXELS // header.width // step, 1) * step
+    for top in range(0, header.height, rows):
+        check()
+        band, notes = convert_for_screen(read(top, min(top + rows, header.height)), header, name)
+        if step > 1:
+            gray = band.shape[2] == 1
+            band = np.asarray(Image.fromarray(band[..., 0] if gray else band).reduce(step))
+            band = band[..., None] if gray else band
+        if top == 0:
+            pixels = np.empty((-(-header.height // step), *band.shape[1:]), np.uint8)
+        pixels[top // step : top // step + len(band)] = band
+    return pixels, notes
+
+
+def _share_for_screen(width: int, height: int) -> float:
+    """Return the factor by which a picture of that size is reduced; from 1 on it is not."""
+    return min((MOST_PIXELS / (height * width)) ** 0.5, LONGEST_SIDE / max(height, width))
+
+
 def fit_to_screen(
-    name: str, pixels: np.ndarray, notes: tuple[str, ...] = (), whole: bool = False
+    name: str,
+    pixels: np.ndarray,
+    notes: tuple[str, ...] = (),
+    whole: bool = False,
+    size: tuple[int, int] | None = None,
 ) -> ScreenPicture:
     """Make a picture for the screen of pixels, reduced where they, or those of a side, are too many.
 
@@ -94,14 +132,15 @@ def fit_to_screen(
         pixels: (h, w, 1, 3 or 4) uint8, sRGB.
         notes: What was done to it so far.
         whole: Whether to keep all pixels, however many, since a part of them will be shown.
+        size: Width and height of the picture, where pixels are fewer.
     """
     if pixels.shape[2] == 1:
         pixels = pixels.repeat(3, axis=2)
-    height, width = pixels.shape[:2]
-    share = min((MOST_PIXELS / (height * width)) ** 0.5, LONGEST_SIDE / max(height, width))
+    width, height = size or (pixels.shape[1], pixels.shape[0])
+    share = _share_for_screen(width, height)
     if share < 1 and not whole:
-        size = max(round(width * share), 1), max(round(height * share), 1)
-        pixels = np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS))
+        shown = max(round(width * share), 1), max(round(height * share), 1)
+        pixels = np.asarray(Image.fromarray(pixels).resize(shown, Image.Resampling.LANCZOS))
         notes = (*notes, f"reduced from {width}×{height}; --region shows a part in full")
     return ScreenPicture(name, pixels, (width, height), notes)
 

@@ -4,8 +4,8 @@
 RANGES: dict[str, tuple[int | None, int | None]] = {
     "sigma": (0, 255),
     "jpeg_quality": (1, 100),
-    "tile": (16, None),
-    "overlap": (0, None),
-    "seed": (None, None),
+    "tile": (16, 2**20),
+    "overlap": (0, 2**20),
+    "seed": (-(2**63), 2**63 - 1),
     "strength": (0, 1),
 }

@@ -179,14 +179,17 @@ class Restorer:
         other.loaded, other._computer_for = self.loaded.by(computer), computer_for
         return other
 
-    def sharing(self, find_other: "Callable[[ChosenModel], Restorer]") -> "Restorer":
-        """Return a restorer that loads no other models, but is given the restorers for them.
+    def sharing(
+        self, others: Mapping[PictureKind, ChosenModel], find_other: "Callable[[ChosenModel], Restorer]"
+    ) -> "Restorer":
+        """Return a restorer that looks at images, and is given the restorers for other models.
 
         Args:
-            find_other: Returns the restorer for a model, which others may use, too.
+            others: Checkpoints for kinds of pictures, as the attribute has them.
+            find_other: Returns the restorer for one of them, which other restorers may use, too.
         """
         other = copy(self)
-        other._find_other = find_other
+        other.others, other._find_other = others, find_other
         return other
 
     def choose(self, need: Need) -> "Restorer":

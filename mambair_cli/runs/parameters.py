@@ -13,6 +13,9 @@ from mambair_cli.restore.ranges import RANGES
 from mambair_cli.runs.output_size import LARGEST_SCALE
 from mambair_cli.system.values import Kind, plain_factor, plain_format, read_value
 
+LARGEST_SIDE = 2**31 - 1  # pixels of a result
+MOST_PIXELS = 2**62
+
 FORMATS = ("png", "jpeg", "webp", "tiff", "avif", "gif")
 
 
@@ -89,8 +92,16 @@ WIDTH = Parameter(
     "Width of the output, instead of --scale; with --height too, the output fits into both.",
     "PIXELS",
     least=1,
+    most=LARGEST_SIDE,
 )
-HEIGHT = Parameter("height", "integer", "Height of the output, instead of --scale.", "PIXELS", least=1)
+HEIGHT = Parameter(
+    "height",
+    "integer",
+    "Height of the output, instead of --scale.",
+    "PIXELS",
+    least=1,
+    most=LARGEST_SIDE,
+)
 MEGAPIXELS = Parameter(
     "megapixels", "number", "Size of the output in megapixels, instead of --scale.", "N", least=1e-6
 )
@@ -141,7 +152,14 @@ OVERLAP = Parameter(
     unset="16",
     **_range("overlap"),
 )
-SEED = Parameter("seed", "integer", "Random seed of MambaIRv2's inference noise.", "NUMBER", 0)
+SEED = Parameter(
+    "seed",
+    "integer",
+    "Random seed of MambaIRv2's inference noise.",
+    "NUMBER",
+    0,
+    **_range("seed"),
+)
 STRENGTH = Parameter(
     "strength",
     "number",
@@ -205,7 +223,15 @@ BACKGROUND = Parameter(
 DAMAGED = Parameter(
     "damaged", "boolean", "Restore what is left of truncated or damaged files.", default=False
 )
-MAX_PIXELS = Parameter("max_pixels", "integer", "Refuse images with more pixels.", "PIXELS", 2**30, least=1)
+MAX_PIXELS = Parameter(
+    "max_pixels",
+    "integer",
+    "Refuse images with more pixels.",
+    "PIXELS",
+    2**30,
+    least=1,
+    most=MOST_PIXELS,
+)
 OFFLINE = Parameter("offline", "boolean", "Do not use the network: download no models.", default=False)
 
 SHARED = (

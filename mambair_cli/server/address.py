@@ -4,6 +4,8 @@ import os
 import socket
 import stat
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -109,23 +111,41 @@ def listen(address: Address) -> socket.socket:
     try:
         if address.path is None:
             return socket.create_server((address.host, address.port))
-        _clear_away(address.path)
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        mask = os.umask(0o177)
-        try:
-            listener.bind(os.fspath(address.path))
-            listener.listen()
-        except OSError:
-            listener.close()
-            raise
-        finally:
-            os.umask(mask)
-        return listener
+        with _alone_in(address.path.parent):
+            _clear_away(address.path)
+            listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            mask = os.umask(0o177)
+            try:
+                listener.bind(os.fspath(address.path))
+                listener.listen()
+            except OSError:
+                listener.close()
+                raise
+            finally:
+                os.umask(mask)
+            return listener
     except OSError as error:
         reason = error.strerror or error  # an OSError for a long path has no strerror
         raise UsageError(
             f"cannot listen at {address}: {reason}; choose another with --socket or --port"
         ) from error
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """In the block, let no other server begin in a folder: each would take the other's socket for a left one.
+
+    The folder itself is locked, so that no file of locks is left.
+    """
+    import fcntl  # not on Windows, which has no Unix sockets here either
+
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # a disk that has no locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _clear_away(path: Path) -> None:

@@ -109,8 +109,9 @@ async def answer_http_error(request: Request, error: Exception) -> Response:
         404: f"there is no {path}; {_find_meant(request)}see /docs",
         405: f"{path} has no method {request.method}, but {headers.get('Allow')}; see /docs",
     }
-    reason = UsageError(why.get(error.status_code, error.detail))
-    return refuse(reason, error.status_code, headers)
+    # An image that is too large, or comes too late, is one that fails among others, and no wrong request.
+    kind = {408: MambairError, 413: ImageError}.get(error.status_code, UsageError)
+    return refuse(kind(why.get(error.status_code, error.detail)), error.status_code, headers)
 
 
 def _find_meant(request: Request) -> str:

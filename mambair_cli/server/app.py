@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from functools import partial
 from importlib.metadata import version
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -34,6 +34,7 @@ from mambair_cli.server.answers import (
 from mambair_cli.server.bodies import BodyReader, ReadToEnd, check_body, open_temporary
 from mambair_cli.server.browser_page import make_answers
 from mambair_cli.server.docs_page import write_page
+from mambair_cli.server.limits import MAX_BYTES, MOST_WAITING
 from mambair_cli.server.openapi import describe_api
 from mambair_cli.server.origin_check import OriginCheck
 from mambair_cli.server.progress import PROGRESS_HEADER, ImageProgress, ProgressBoard
@@ -43,10 +44,10 @@ from mambair_cli.server.protocol import (
 )
 from mambair_cli.server.query import QUERIES, TASKS, read_request
 from mambair_cli.server.routes import make_route
-from mambair_cli.server.service import RestoreService, ServiceResult
+from mambair_cli.server.service import RestoreService
 
-MAX_BYTES = 2**30
-MOST_WAITING = 32
+T = TypeVar("T")
+
 IDLE_SECONDS = 30.0
 ENDING_SECONDS = 3.0  # for the rest of the images that arrive while the server ends
 
@@ -168,12 +169,13 @@ class App:
 
     async def _inspect(self, request: Request) -> Response:
         with ExitStack() as stack:
-            inspection = await self._service.inspect(await self._accept(request, stack))
+            inspecting = self._service.inspect(await self._accept(request, stack))
+            inspection = await _until_gone(request, inspecting)
             return JSONResponse(describe_inspection(inspection))
 
     async def _show_image(self, request: Request) -> Response:
         with ExitStack() as stack:
-            shown = await self._service.show(await self._accept(request, stack))
+            shown = await _until_gone(request, self._service.show(await self._accept(request, stack)))
             return Response(shown, media_type="image/webp")
 
     async def _tell_progress(self, request: Request) -> Response:
@@ -224,7 +226,7 @@ async def _chain(first: str, others: AsyncIterator[str]) -> AsyncIterator[str]:
         yield each
 
 
-async def _until_gone(request: Request, restoring: Awaitable[ServiceResult]) -> ServiceResult:
+async def _until_gone(request: Request, result: Awaitable[T]) -> T:
     """Wait for a result, but no longer than the client does.
 
     Raises:
@@ -235,7 +237,7 @@ async def _until_gone(request: Request, restoring: Awaitable[ServiceResult]) -> 
         while (await request.receive())["type"] != "http.disconnect":
             pass
 
-    working, watching = asyncio.ensure_future(restoring), asyncio.ensure_future(watch())
+    working, watching = asyncio.ensure_future(result), asyncio.ensure_future(watch())
     working.add_done_callback(lambda done: done.cancelled() or done.exception())  # else asyncio warns of it
     try:
         await asyncio.wait({working, watching}, return_when=asyncio.FIRST_COMPLETED)

@@ -94,7 +94,7 @@ class BodyReader:
             piece.cancel()
         if too_late.done():
             raise ServerError("the server ends, and the image does not arrive; start the server again")
-        raise HTTPException(408, f"no data for {self._idle_seconds:g} s; send the image at once", _GOODBYE)
+        raise HTTPException(408, f"no data for {self._idle_seconds:g} s; send it without pauses", _GOODBYE)
 
     def _too_large(self) -> HTTPException:
         most = format_bytes(self._max_bytes)

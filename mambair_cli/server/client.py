@@ -52,9 +52,7 @@ BUSY_SECONDS = 600  # for which a server may refuse an image as one too many
 GREETING_SECONDS = 10  # for which a server may take to accept a connection
 
 _PIECE_BYTES = 2**20
-
-
-"""Parameters of a request; those that are None are left out."""
+_TOO_LATE = 408  # status of an image that did not arrive in time
 
 
 class _Connection(HTTPConnection):
@@ -80,12 +78,11 @@ class _Connection(HTTPConnection):
         self.sock.settimeout(None)
 
 
-class _BusyError(Exception):
-    """The server has too many images."""
+class _AgainError(Exception):
+    """The server has too many images, or one did not arrive in time, as from a slow disk."""
 
-    def __init__(self, seconds: float, error: MambairError) -> None:
-        self.seconds = seconds
-        self.error = error
+    def __init__(self, error: MambairError, seconds: float, is_late: bool) -> None:
+        self.error, self.seconds, self.is_late = error, seconds, is_late
 
 
 class ServerClient:
@@ -181,9 +178,9 @@ class ServerClient:
                 raise self._strange() from error
 
     def _restore(self, prepared: PreparedJob, data: bytes | None) -> Outcome:
-        """Have an image restored; try again while the server has too many."""
+        """Have an image restored; try again while the server has too many, and once if it came too late."""
         begun = time.perf_counter()
-        outcome = None
+        outcome, was_late = None, False
         try:
             check_target(prepared.job, prepared.overwrite)
             if prepared.guard:
@@ -193,9 +190,11 @@ class ServerClient:
             while outcome is None:
                 try:
                     outcome = self._exchange(prepared, data)
-                except _BusyError as busy:
-                    if time.perf_counter() - begun > BUSY_SECONDS or self._is_closed.wait(busy.seconds):
-                        raise busy.error from busy
+                except _AgainError as again:
+                    is_over = was_late if again.is_late else time.perf_counter() - begun > BUSY_SECONDS
+                    if is_over or self._is_closed.wait(again.seconds):
+                        raise again.error from again
+                    was_late |= again.is_late
         except MambairError as error:
             if isinstance(error, ServerError):
                 self._is_lost.set()
@@ -207,7 +206,7 @@ class ServerClient:
         """Send an image, and write the result.
 
         Raises:
-            _BusyError: The server has too many images.
+            _AgainError: The image may be sent again.
             MambairError: There is no result.
         """
         job = prepared.job
@@ -256,7 +255,7 @@ class ServerClient:
         """Read the headers of a result, or the error in its place.
 
         Raises:
-            _BusyError: The server has too many images.
+            _AgainError: The image may be sent again.
             MambairError: There is no result.
         """
         try:
@@ -268,8 +267,9 @@ class ServerClient:
             with self._translated(about):
                 body = response.read()
             error = read_error(read_record(ErrorReport, json.loads(body)), about)
-            if "Retry-After" in response.headers:
-                raise _BusyError(float(response.headers["Retry-After"]), error)
+            is_late = response.status == _TOO_LATE
+            if is_late or "Retry-After" in response.headers:
+                raise _AgainError(error, float(response.headers.get("Retry-After", 0)), is_late)
         except (ValueError, KeyError, TypeError) as error:
             raise self._strange() from error
         raise error

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mambair_cli.checkpoints import catalog, hub, own_models
-from mambair_cli.checkpoints.catalog import AUTO, is_named
+from mambair_cli.checkpoints.catalog import Asked, is_named
 from mambair_cli.checkpoints.select import (
     ChosenModel,
     check_fit,
@@ -24,6 +24,7 @@ from mambair_cli.restore.devices import choose_device
 from mambair_cli.restore.restorer import Restorer
 from mambair_cli.restore.settings import Precision, plain_precision
 from mambair_cli.runs.fingerprint import Fingerprint
+from mambair_cli.server.limits import MOST_MODELS
 from mambair_cli.server.protocol import ModelState
 from mambair_cli.server.query import RestoreRequest
 
@@ -49,12 +50,11 @@ class _ChoiceKey(NamedTuple):
 
 
 class _NetworkKey(NamedTuple):
-    """What tells loaded networks apart; to one that a look may replace belong the names of others."""
+    """What tells loaded networks apart."""
 
     path: Path
     sha256: str | None
     precision: Precision
-    looks: bool
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,19 @@ class LoadedModel:
     restorer: Restorer
     fingerprint: Fingerprint
     notice: str | None = None
+
+
+@dataclass
+class _Kept:
+    """A network that is loaded.
+
+    Attributes:
+        alone: It restores every image.
+        looking: The same network, where a look at an image may choose another one; None until that is asked.
+    """
+
+    alone: LoadedModel
+    looking: LoadedModel | None = None
 
 
 class NetworkCache:
@@ -94,7 +107,7 @@ class NetworkCache:
         device: str = "auto",
         precision: Precision = "auto",
         offline: bool = False,
-        most: int = 4,
+        most: int = MOST_MODELS,
         notify: Callable[[str], None] = lambda sentence: None,
     ) -> None:
         self.device = choose_device(device)
@@ -103,7 +116,7 @@ class NetworkCache:
         self._most = most
         self._notify = notify
         self._choices: dict[_ChoiceKey, tuple[ChosenModel, float]] = {}
-        self._loaded: OrderedDict[_NetworkKey, LoadedModel] = OrderedDict()
+        self._loaded: OrderedDict[_NetworkKey, _Kept] = OrderedDict()
         self._lock = threading.Lock()
         self._loading = threading.Lock()  # held for long: while a network is read
 
@@ -117,7 +130,8 @@ class NetworkCache:
             model = self._recall(request)
             if model is None:
                 return None
-        loaded = self._recall_loaded(self._key(model, request))
+        kept = self._recall_kept(self._key(model, request))
+        loaded = kept and (kept.looking if request.asked.is_open else kept.alone)
         return None if loaded is None else self._adapt(loaded, model, request)
 
     def choose(self, request: RestoreRequest) -> ChosenModel:
@@ -151,58 +165,66 @@ class NetworkCache:
         """
         key, asked = self._key(model, request), request.asked
         with self._loading:
-            loaded = self._recall_loaded(key)
-            if loaded is None:
+            kept = self._recall_kept(key)
+            if kept is None:
                 restorer = Restorer(
                     asked.task,
                     asked.exact_scale,
                     asked.level,
-                    AUTO if key.looks else model.name,
+                    model.name,
                     device=str(self.device),
                     precision=key.precision,
                     offline=True,
                 )
                 _ = restorer.computer  # made once, for all restorers that are copies of this one
-                # Other networks are those of the cache, too: counted, reported, and dropped like all.
-                find_other = partial(self._load_other, asked.task, key.precision)
-                loaded = self._keep(key, restorer.sharing(find_other))
+                kept = self._keep(key, restorer)
+            loaded = kept.alone
+            if asked.is_open:
+                loaded = kept.looking = kept.looking or self._open(kept.alone.restorer, asked, key.precision)
         return self._adapt(loaded, model, request)
+
+    def _open(self, restorer: Restorer, asked: Asked, precision: Precision) -> LoadedModel:
+        """Let a look at each image choose among a network and others."""
+        others = choose_others(asked, self.device.type, offline=True, quiet=True)
+        # Other networks are those of the cache, too: counted, reported, and dropped like all.
+        looking = restorer.sharing(others, partial(self._load_other, asked.task, precision))
+        return LoadedModel(looking, Fingerprint.of(looking))
 
     def _load_other(self, task: catalog.Task, precision: Precision, model: ChosenModel) -> Restorer:
         """Return the restorer for a model that a look has chosen; that of requests that name it, too."""
-        key = _NetworkKey(model.path, model.sha256, precision, looks=False)
+        key = _NetworkKey(model.path, model.sha256, precision)
         with self._loading:
-            loaded = self._recall_loaded(key)
-            if loaded is None:  # its computer is made by the thread that computes
-                loaded = self._keep(
+            kept = self._recall_kept(key)
+            if kept is None:  # its computer is made by the thread that computes
+                kept = self._keep(
                     key,
                     Restorer(
                         task, model=model.name, device=str(self.device), precision=precision, offline=True
                     ),
                 )
-        return loaded.restorer
+        return kept.alone.restorer
 
-    def _recall_loaded(self, key: _NetworkKey) -> LoadedModel | None:
+    def _recall_kept(self, key: _NetworkKey) -> _Kept | None:
         """Return a network that is loaded, as the one used last."""
         with self._lock:
             if key in self._loaded:
                 self._loaded.move_to_end(key)
             return self._loaded.get(key)
 
-    def _keep(self, key: _NetworkKey, restorer: Restorer) -> LoadedModel:
+    def _keep(self, key: _NetworkKey, restorer: Restorer) -> _Kept:
         """Add a network that was loaded now, and drop those that were not used for longest."""
-        loaded = LoadedModel(restorer, Fingerprint.of(restorer))
+        kept = _Kept(LoadedModel(restorer, Fingerprint.of(restorer)))
         with self._lock:
-            self._loaded[key] = loaded
+            self._loaded[key] = kept
             while len(self._loaded) > self._most:
                 self._loaded.popitem(last=False)
         self._notify(f"loaded {restorer.model.name} on {self.device}")
-        return loaded
+        return kept
 
     def describe(self) -> list[ModelState]:
         """Describe each model of the catalogue, and the user's own."""
         with self._lock:
-            loaded = {one.restorer.model.name for one in self._loaded.values()}
+            loaded = {one.alone.restorer.model.name for one in self._loaded.values()}
         own: tuple[catalog.Model, ...] = ()
         with suppress(ModelError):  # a request that names one of them tells what is wrong
             own = own_models.load_own_models()
@@ -222,7 +244,7 @@ class NetworkCache:
     def names(self) -> list[str]:
         """Names of the loaded models, the last used at the end."""
         with self._lock:
-            return [one.restorer.model.name for one in self._loaded.values()]
+            return [one.alone.restorer.model.name for one in self._loaded.values()]
 
     def _choice_key(self, request: RestoreRequest) -> _ChoiceKey:
         asked, offline = request.asked, self.offline or request.offline
@@ -237,7 +259,7 @@ class NetworkCache:
 
     def _key(self, model: ChosenModel, request: RestoreRequest) -> _NetworkKey:
         precision = plain_precision(request.precision or self._precision, self.device.type)
-        return _NetworkKey(model.path, model.sha256, precision, request.asked.is_open)
+        return _NetworkKey(model.path, model.sha256, precision)
 
     def _adapt(self, loaded: LoadedModel, model: ChosenModel, request: RestoreRequest) -> LoadedModel:
         """Apply the settings of a request that need no other network."""

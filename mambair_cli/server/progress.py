@@ -138,6 +138,17 @@ class ProgressBoard:
             if not progress.followers and not progress.is_begun and self._all.get(name) is progress:
                 del self._all[name]
 
+    def _drop_oldest(self) -> None:
+        """Forget the name that has been followed for longest without an image.
+
+        Raises:
+            ServerError: All have one.
+        """
+        name = next((name for name, progress in self._all.items() if not progress.is_begun), None)
+        if name is None:
+            raise ServerError("too many images are followed; try again later")
+        self._all.pop(name).give_up()
+
     def _open(self, name: str) -> ImageProgress:
         if not _NAME.fullmatch(name):
             raise UsageError(
@@ -145,6 +156,6 @@ class ProgressBoard:
             )
         if name not in self._all:
             if len(self._all) >= _MOST:
-                raise ServerError("too many images are followed; try again later")
+                self._drop_oldest()
             self._all[name] = ImageProgress()
         return self._all[name]

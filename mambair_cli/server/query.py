@@ -35,9 +35,6 @@ QUERY_PARAMETERS: dict[Task, tuple[Parameter, ...]] = {
 _TYPES = {"integer": int, "number": float, "boolean": bool, "string": str}
 _DIFFERENCES: dict[str, dict[str, Any]] = {  # between a query and the options of a command
     "precision": {"default": None, "unset": "the server's own"},
-    "tile": {"most": 2**20},
-    "overlap": {"most": 2**20},
-    "seed": {"least": -(2**63), "most": 2**63 - 1},
 }
 
 

@@ -3,8 +3,9 @@
 import asyncio
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from mmap import ACCESS_READ, mmap
@@ -27,8 +28,6 @@ from mambair_cli.system.memory import explaining_memory
 from mambair_cli.system.process import count_processors
 
 T = TypeVar("T")
-
-MOST_SHOWN = 2 * 10**8  # pixels of an image that is converted for the screen, which is decoded whole
 
 
 class ServiceResult(NamedTuple):
@@ -66,6 +65,7 @@ class RestoreService:
         # One thread is a queue; and OpenMP starts its own threads for each thread that computes.
         self._fetcher = ThreadPoolExecutor(1, "mambair-fetch")
         self._network = ThreadPoolExecutor(1, "mambair-network")
+        self._screen = ThreadPoolExecutor(1, "mambair-screen")  # what it does takes much memory
         self._files = ThreadPoolExecutor(count_processors() + 2, "mambair-files")
 
     async def prepare(self, request: RestoreRequest) -> LoadedModel:
@@ -81,7 +81,7 @@ class RestoreService:
         return await _run(self._network, self.cache.load, request, model)
 
     async def inspect(self, image: BinaryIO) -> Inspection:
-        """Tell what an image is, and what it needs.
+        """Tell what an image is, and what it needs; when cancelled, stop soon.
 
         Args:
             image: File of the image.
@@ -90,10 +90,13 @@ class RestoreService:
             ImageError: It cannot be read.
         """
         source = Source(None, data=await _run(self._files, _map, image))
-        return await _run(self._files, inspect_image, source, self._max_pixels)
+        with _stopping() as check:
+            return await _run(self._files, inspect_image, source, self._max_pixels, check)
 
     async def show(self, image: BinaryIO) -> bytes:
         """Convert an image to one that every browser shows: WebP, of 8 bits, in sRGB.
+
+        When cancelled, stop soon.
 
         Args:
             image: File of the image.
@@ -102,7 +105,8 @@ class RestoreService:
             ImageError: It cannot be read.
         """
         data = await _run(self._files, _map, image)
-        return await _run(self._files, _show, data, min(self._max_pixels, MOST_SHOWN))
+        with _stopping() as check:
+            return await _run(self._screen, _show, data, self._max_pixels, check)
 
     async def restore(
         self, request: RestoreRequest, image: BinaryIO, result: BinaryIO, progress: ImageProgress
@@ -131,15 +135,11 @@ class RestoreService:
         progress.tell("waiting")
         job = Job(source, None, request.format, result=result)
         image_job = ImageJob(PreparedJob(job, output, policy), loaded.restorer)
-        is_abandoned = threading.Event()
-        try:
+        with _stopping() as check:
             await _run(self._files, image_job.open)
-            await _run(self._network, _compute, image_job, is_abandoned, progress)
+            await _run(self._network, _compute, image_job, check, progress)
             progress.tell("saving")
             outcome = await _run(self._files, image_job.finish)
-        except asyncio.CancelledError:
-            is_abandoned.set()
-            raise
         if outcome.error is not None:
             raise outcome.error
         if image_job.header is None:
@@ -149,8 +149,24 @@ class RestoreService:
 
     def close(self) -> None:
         """End the threads after their current work."""
-        for executor in (self._fetcher, self._network, self._files):
+        for executor in (self._fetcher, self._network, self._screen, self._files):
             executor.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _stopping() -> Iterator[Callable[[], None]]:
+    """Yield what threads call now and then; once the block is cancelled, it raises an error in them."""
+    is_abandoned = threading.Event()
+
+    def check() -> None:
+        if is_abandoned.is_set():
+            raise _AbandonedError
+
+    try:
+        yield check
+    except asyncio.CancelledError:
+        is_abandoned.set()
+        raise
 
 
 async def _run(executor: ThreadPoolExecutor, action: Callable[..., T], *arguments: Any) -> T:
@@ -164,20 +180,18 @@ def _map(file: BinaryIO) -> mmap | bytes:
     return mmap(file.fileno(), 0, access=ACCESS_READ) if size else b""
 
 
-def _show(data: bytes | mmap, max_pixels: int) -> bytes:
-    return encode_for_screen(read_for_screen(data, "the image", max_pixels).pixels)
+def _show(data: bytes | mmap, max_pixels: int, check: Callable[[], None]) -> bytes:
+    return encode_for_screen(read_for_screen(data, "the image", max_pixels, check=check).pixels)
 
 
-def _compute(image_job: ImageJob, is_abandoned: threading.Event, progress: ImageProgress) -> None:
+def _compute(image_job: ImageJob, check: Callable[[], None], progress: ImageProgress) -> None:
     """Run the network; stop between two batches of tiles when the client no longer waits."""
 
-    def check(done: int = 0, total: int = 0) -> None:
-        if is_abandoned.is_set():
-            raise _AbandonedError
+    def tell(done: int = 0, total: int = 0) -> None:
+        check()
         progress.tell("restoring", done, total)
 
-    check()
-    image_job.begin(check)
+    tell()
+    image_job.begin(tell)
     for _ in image_job.rows():
-        if is_abandoned.is_set():
-            raise _AbandonedError
+        check()

@@ -42,8 +42,6 @@ def phrase_error(error: MambairError, request: Request) -> str:
 
 
 def _allow_more(request: Request) -> str:
-    if request.url.path == "/v1/show":  # has a limit of its own
-        return ""
     if "max_pixels" in request.query_params:
         return ", or give a larger max_pixels, up to the server's --max-pixels"
     return ", or start the server with a larger --max-pixels"

@@ -78,22 +78,32 @@ def is_stream(path: Path) -> bool:
     return find_descriptor(path) is not None
 
 
-def refuse_input(target: Path, inputs: Iterable[Path]) -> None:
+FileIds = frozenset[tuple[int, int]]
+"""Device and number of each file: what tells files apart, whatever their names."""
+
+
+def identify_files(paths: Iterable[Path]) -> FileIds:
+    """Return what tells files apart; nothing of those that are gone, for which an error follows."""
+    found = set()
+    for path in paths:
+        with suppress(OSError):
+            status = os.stat(path)
+            found.add((status.st_dev, status.st_ino))
+    return frozenset(found)
+
+
+def refuse_input(target: Path, inputs: FileIds) -> None:
     """Refuse to write a file in the place of an input, also one of another name: a link to it.
 
     Args:
         target: The file.
-        inputs: Files that are read.
+        inputs: Files that are read, by :func:`identify_files`.
 
     Raises:
         UsageError: It is one of them.
     """
-    if not os.path.exists(target):
-        return
-    for path in inputs:
-        with suppress(OSError):  # an input that is gone; an error follows when it is read
-            if os.path.samefile(target, path):
-                raise UsageError(f"cannot write {show(target)}: it is an input; choose another name")
+    if identify_files([target]) & inputs:
+        raise UsageError(f"cannot write {show(target)}: it is an input; choose another name")
 
 
 def is_special(path: str | Path) -> bool:

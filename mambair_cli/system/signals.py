@@ -36,7 +36,7 @@ def end_at_once() -> None:
     This is right while there is nothing to undo. An exception would be raised inside an import, and some
     packages turn it into another one.
     """
-    _handle(_end)
+    _handle(end_now)
     atexit.register(_leave)  # the first that is registered runs last
 
 
@@ -77,6 +77,19 @@ def cleaning_up() -> Iterator[None]:
         raise
     finally:
         sys.unraisablehook = before_unraisable
+        _restore(before)
+
+
+@contextmanager
+def ending_by(end: "Callable[[int], NoReturn]") -> Iterator[None]:
+    """In the block, end the process at a signal by a function, which gets the signal's number."""
+    if threading.current_thread() is not threading.main_thread():  # only it receives signals
+        yield
+        return
+    before = _handle(lambda number, frame: end(number))
+    try:
+        yield
+    finally:
         _restore(before)
 
 
@@ -170,7 +183,7 @@ def _answer(receiver: "socket.socket", asked: threading.Event, answer: str | Non
         _heard = numbers[0]
         asked.set()
         if not is_first and _heard not in _REPEATED:
-            _end(_heard)
+            end_now(_heard)
         if is_first and answer is not None:
             write_above(partial(_write, answer), ends_line=True)
         is_first = False
@@ -201,7 +214,7 @@ def _handle_next() -> None:
     """End the process at the next signal that is not a repetition."""
     # No step in between ends it at a repetition. A handler which does nothing, since Python complains of a
     # signal that comes just before SIG_IGN is set.
-    _handle(lambda number, frame: None if number in _REPEATED else _end(number))
+    _handle(lambda number, frame: None if number in _REPEATED else end_now(number))
 
 
 def _restore(handlers: "dict[int, Any]") -> None:
@@ -219,12 +232,17 @@ def _interrupt(number: int, frame: object) -> "NoReturn":
 def _see_unraisable(unraisable: "sys.UnraisableHookArgs") -> None:
     """End the process after an interrupt in a destructor, which cannot pass it on."""
     if unraisable.exc_type is KeyboardInterrupt:
-        _end(_heard)
+        end_now(_heard)
     sys.__unraisablehook__(unraisable)
 
 
-def _end(number: int, frame: object = None) -> "NoReturn":
-    """End the process at once, after a signal."""
+def end_now(number: int, frame: object = None) -> "NoReturn":
+    """End the process at once, after a signal.
+
+    Args:
+        number: The signal.
+        frame: What Python gives to handlers.
+    """
     tell()
     if number == signal.SIGINT and _is_in_front():
         _die_of_interrupt()
@@ -266,4 +284,4 @@ def _leave() -> None:
         for stream in (sys.stdout, sys.stderr):
             with suppress(Exception):  # it may be closed, or its reader gone
                 stream.flush()
-        _end(_heard)
+        end_now(_heard)

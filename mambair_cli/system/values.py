@@ -12,6 +12,7 @@ Kind = Literal["integer", "number", "boolean", "string"]
 _PATTERNS = {"integer": r"[-+]?[0-9]{1,19}", "number": r"[-+.0-9e]{1,32}", "boolean": "true|false"}
 _CONVERSIONS = {"integer": int, "number": float, "boolean": "true".__eq__}
 _LARGEST_FACTOR = 10  # of factors and shares, which people also write in percent
+_MOST_DIGITS = 100  # of a number; int() refuses 4301, and floats end at 309
 _TIMES = re.compile(r"[x×]?\s*([^x×\s]+)\s*[x×]?")  # 2x, x2, ×2
 
 
@@ -43,6 +44,9 @@ def read_value(
         if not choices or text in choices:
             return text
         raise UsageError(f"{name} is {text or 'empty'}; {', '.join(choices)} would work")
+    if kind != "boolean" and len(text) > _MOST_DIGITS:
+        wanted = describe_kind(kind, least, most)
+        raise UsageError(f"{name} has too many digits: {len(text)}; it must be {wanted}")
     try:
         value = _CONVERSIONS[kind](text) if re.fullmatch(_PATTERNS[kind], text) else None
     except ValueError:

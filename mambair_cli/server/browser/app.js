@@ -11,7 +11,7 @@ const TOO_LARGE = 413; // status of a file that the server never takes
 const GATHERED = 500; // milliseconds in which failures are gathered, to be announced in one sentence
 const unseen = []; // pictures that nobody has looked at yet
 const untold = []; // pictures that have failed since something was said
-let viewer = null, models = [], isWorking = false, looking = 0, said = "", telling = 0;
+let viewer = null, models = [], isWorking = false, looking = 0, said = "", telling = 0, isSettling = false;
 
 // ---- what is said, also to those who do not see the page
 function say(text) {
@@ -31,6 +31,7 @@ function* tellFailures(failed) {
 function fail(item, message) {
   Object.assign(item, { state: "failed", message });
   untold.push(item);
+  update(item);
   clearTimeout(telling);
   telling = setTimeout(() => say(isWorking ? said : ""), GATHERED);
 }
@@ -42,11 +43,11 @@ function add(files, remarks = []) {
     const item = { file, name: name || "pasted.png", state: "ready", facts: null, message: "", done: 0, total: 0 };
     items.push(item);
     build(item);
+    update(item);
     unseen.push(item);
   }
   const added = files.length === 1 ? "1 picture added" : `${files.length} pictures added`;
   say((files.length ? [added, ...remarks] : remarks).join("; "));
-  refresh();
   lookAtSome();
 }
 
@@ -58,22 +59,25 @@ function lookAtSome() {
   }
 }
 
-/** Show a picture in the list, and what the server sees in it. */
+/** Show a picture in the list, and what the server sees in it; what cannot be shown may be restored all the same. */
 async function look(item) {
-  try {
-    const before = await showable(item.file);
-    if (!items.includes(item)) return URL.revokeObjectURL(before.url); // it was removed meanwhile
+  const { error: unshown, ...before } = await showable(item.file).catch((error) => ({ error }));
+  if (!items.includes(item)) return URL.revokeObjectURL(before.url); // it was removed meanwhile
+  if (!unshown) {
     item.before = before;
-    item.image.src = item.before.url;
+    item.image.src = before.url;
     item.image.hidden = false;
     item.none.hidden = true;
+  }
+  try {
+    if (unshown?.status === TOO_LARGE) throw unshown; // it is sent once
     item.facts = await (await send("/v1/inspect", item.file)).json();
   } catch (error) {
     const { message, status, isPartial } = error;
     Object.assign(item, { isBroken: status === 422 || status === TOO_LARGE, isPartial });
     if (item.state === "ready") fail(item, message);
   }
-  refresh();
+  update(item);
 }
 
 /** Return an address, width and height for an image that this browser can show, converted if need be. */
@@ -107,8 +111,8 @@ function build(item) {
     again: button("Again", () => start([item])),
     compare: button("Compare", () => compare(item)),
     save: button("Download", () => {
-      item.isSaved = true;
       download(item.result, item.resultName.split("/").pop());
+      item.isSaved = true;
     }),
     remove: button("Remove", () => {
       const place = items.indexOf(item);
@@ -142,34 +146,43 @@ const isBusy = (item) => ["queued", "sending", "waiting", "loading", "restoring"
 const findButton = (item) =>
   Object.values(item?.buttons ?? {}).find((button) => !button.hidden) ?? byId("files");
 
-function refresh() {
+/** Show what has changed of a picture in its row. */
+function update(item) {
   const focused = document.activeElement; // before it is hidden, which takes the focus away
-  const task = document.querySelector("input[name=task]:checked").value;
-  for (const item of items) {
-    item.factsLine.textContent = describe(item.facts, task);
-    item.line.textContent = LINES[item.state](item);
-    item.line.className = item.state;
-    item.bar.hidden = !isBusy(item) || item.state === "queued";
-    if (item.state === "restoring" && item.total) item.bar.value = item.done / item.total;
-    else item.bar.removeAttribute("value");
-    item.buttons.stop.hidden = !isBusy(item);
-    item.buttons.again.hidden = !["done", "failed", "stopped"].includes(item.state);
-    item.buttons.save.hidden = !item.result;
-    item.buttons.compare.hidden = !isComparable(item);
-    item.buttons.remove.hidden = isBusy(item);
-  }
+  item.factsLine.textContent = describe(item.facts, readTask());
+  item.line.textContent = LINES[item.state](item);
+  item.line.className = item.state;
+  item.bar.hidden = !isBusy(item) || item.state === "queued";
+  if (item.state === "restoring" && item.total) item.bar.value = item.done / item.total;
+  else item.bar.removeAttribute("value");
+  item.buttons.stop.hidden = !isBusy(item);
+  item.buttons.again.hidden = !["done", "failed", "stopped"].includes(item.state);
+  item.buttons.save.hidden = !item.result;
+  item.buttons.compare.hidden = !isComparable(item);
+  item.buttons.remove.hidden = isBusy(item);
+  if (focused.hidden && item.node.contains(focused)) findButton(item).focus();
+  settleSoon();
+}
+
+/** Settle what all pictures can be told to do, once for all changes before the next frame. */
+function settleSoon() {
+  if (!isSettling) requestAnimationFrame(() => { isSettling = false; settle(); });
+  isSettling = true;
+}
+
+function settle() {
+  const focused = document.activeElement; // before it is disabled
   const busy = items.some(isBusy);
   byId("start").disabled = !items.some(mayStart);
   byId("stop").disabled = !busy;
   byId("zip").disabled = items.filter((item) => item.result).length < 2;
   byId("clear").disabled = !items.length || busy;
   if (focused.disabled) [byId("stop"), byId("start"), byId("files")].find((each) => !each.disabled).focus();
-  else if (focused.hidden) findButton(items.find((item) => item.node.contains(focused))).focus();
 }
 
 const mayStart = (item) => !isBusy(item) && (!item.isBroken || (item.isPartial && byId("damaged").checked));
 
-const isComparable = (item) => item.before && item.result; // what is damaged may not be shown before
+const isComparable = (item) => item.before && item.after; // what is damaged or too large may not be shown
 
 function remove(item) {
   if (viewer && viewer.item === item) closeViewer();
@@ -177,12 +190,14 @@ function remove(item) {
   items.splice(items.indexOf(item), 1);
   if (unseen.includes(item)) unseen.splice(unseen.indexOf(item), 1);
   item.node.remove();
-  refresh();
+  settleSoon();
 }
 
 // ---- restoring
+const readTask = () => document.querySelector("input[name=task]:checked").value;
+
 function readSettings() {
-  const task = document.querySelector("input[name=task]:checked").value;
+  const task = readTask();
   const query = new URLSearchParams({ model: byId("model").value, strength: byId("strength").value / 100 });
   if (task === "upscale") query.set("scale", byId("scale").value);
   if (byId("damaged").checked) query.set("damaged", "true");
@@ -193,8 +208,10 @@ function readSettings() {
 async function start(chosen) {
   const settings = readSettings();
   for (const item of chosen) Object.assign(item, { settings, state: "queued", message: "" });
-  for (const item of chosen) batch.add(item);
-  refresh();
+  for (const item of chosen) {
+    batch.add(item);
+    update(item);
+  }
   if (isWorking) return;
   isWorking = true;
   let next;
@@ -218,14 +235,14 @@ async function restore(item) {
   const { task, query } = item.settings;
   item.controller = new AbortController();
   item.state = "sending";
-  refresh();
+  update(item);
   const name = crypto.randomUUID();
   const events = new EventSource(`/v1/progress/${name}`);
   events.onmessage = (message) => {
     const { state, done, total, arrived } = JSON.parse(message.data);
     if (state === "done" || state === "failed") events.close();
     else if (arrived) Object.assign(item, { state, done, total });
-    refresh();
+    update(item);
   };
   try {
     const response = await sendPatiently(`/v1/${task}?${query}`, item, name);
@@ -235,24 +252,35 @@ async function restore(item) {
     const mark = task === "upscale" ? `x${item.settings.scale}` : task === "denoise" ? "denoised" : "dejpeg";
     item.resultName = `${item.name.replace(/\.[^./]*$/, "")}_${mark}.${ENDINGS[format] ?? format}`;
     if (item.after) URL.revokeObjectURL(item.after.url);
-    item.after = await showable(item.result);
+    item.after = null;
     item.made = report.model;
     const notes = report.warnings.length ? `; ${report.warnings.join("; ")}` : "";
     const size = `${report.width}×${report.height} pixels`;
     item.message = `${TASKS[task]} with ${report.model}: ${size}, ${report.seconds.toFixed(1)} s${notes}`;
     item.state = "done";
     item.isSaved = false;
-    if (viewer?.item === item) compare(item, true);
   } catch (error) {
     if (error.name === "AbortError") item.state = "stopped";
     else {
-      const earlier = item.result ? " (Compare and Download have the earlier result)" : "";
+      const have = isComparable(item) ? "Compare and Download have" : "Download has";
+      const earlier = item.result ? ` (${have} the earlier result)` : "";
       item.isBroken ||= error.status === TOO_LARGE;
       fail(item, error.message + earlier);
     }
   }
   events.close();
-  refresh();
+  update(item);
+  if (item.state === "done") await showResult(item);
+}
+
+/** Show the result of a picture, if it can be shown: one that cannot is there all the same. */
+async function showResult(item) {
+  const after = await showable(item.result).catch(() => null);
+  if (!items.includes(item)) return after && URL.revokeObjectURL(after.url); // it was removed meanwhile
+  item.after = after;
+  if (!after) item.message += "; it cannot be shown here";
+  if (viewer?.item === item) after ? compare(item, true) : closeViewer();
+  update(item);
 }
 
 /** Send a picture; where the server has too many, try again when it says so. */
@@ -264,11 +292,11 @@ async function sendPatiently(path, item, name) {
     } catch (error) {
       if (error.status !== 503 || !error.wait) throw error;
       item.state = "waiting";
-      refresh();
+      update(item);
       await pause(error.wait);
       options.signal.throwIfAborted();
       item.state = "sending";
-      refresh();
+      update(item);
     }
   }
 }
@@ -276,31 +304,10 @@ async function sendPatiently(path, item, name) {
 function stop(item) {
   if (item.state === "queued") item.state = "stopped";
   else item.controller?.abort();
-  refresh();
+  update(item);
 }
 
-// ---- results
-function download(blob, name) {
-  const link = element("a", { href: URL.createObjectURL(blob), download: name });
-  document.body.append(link);
-  link.click();
-  link.remove();
-  setTimeout(() => URL.revokeObjectURL(link.href), 60000);
-}
-
-async function downloadAll() {
-  const used = new Set(), files = [];
-  for (const item of items.filter((each) => each.result)) {
-    const { result, resultName } = item;
-    item.isSaved = true;
-    let name = resultName;
-    for (let n = 2; used.has(name); n++) name = resultName.replace(/(\.[^.]*)$/, ` (${n})$1`);
-    used.add(name);
-    files.push({ name, blob: result });
-  }
-  download(await makeZip(files), "restored.zip");
-}
-
+// ---- comparisons
 function compare(item, staysInPlace = false) {
   const hasFocus = byId("viewer").contains(document.activeElement);
   closeViewer();
@@ -337,7 +344,7 @@ function leaveViewer() {
 
 // ---- settings
 function showModels() {
-  const task = document.querySelector("input[name=task]:checked").value;
+  const task = readTask();
   byId("scale-label").hidden = task !== "upscale";
   const chosen = byId("model").value;
   const kinds = [["auto", "chosen by a look at the picture"]];
@@ -360,7 +367,7 @@ byId("files").addEventListener("change", (event) => {
   add([...event.target.files].map((file) => ({ file, name: file.name })));
   event.target.value = "";
 });
-byId("settings").addEventListener("change", () => { showModels(); refresh(); });
+byId("settings").addEventListener("change", () => { showModels(); items.forEach(update); });
 byId("settings").addEventListener("submit", (event) => event.preventDefault());
 byId("strength").addEventListener("input", () => {
   byId("strength-shown").textContent = `${byId("strength").value} %`;
@@ -382,7 +389,7 @@ window.addEventListener("beforeunload", (event) => {
 });
 
 showModels();
-refresh();
+settle();
 (async () => {
   try {
     const health = await (await ask("/v1/health")).json();

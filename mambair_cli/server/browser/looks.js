@@ -14,9 +14,7 @@ function describe(facts, task) {
     parts.push(sigma < 1 ? "hardly any noise" : `noise of sigma ${sigma.toFixed(1)}`);
   }
   if (facts.reduce > 1) parts.push(`was enlarged ${facts.reduce} times before, or is soft`);
-  const damages = facts.reasons.slice(0, facts.reduce > 1 ? -1 : undefined);
-  const isCompressedAlone = facts.kind === "real" && damages.length === 1 && /JPEG/.test(damages[0]);
-  const forAny = isCompressedAlone
+  const forAny = facts.compressed_alone
     ? "“Remove JPEG artefacts” does better where there is no noise" : "the model for noise of any kind suits";
   const advice = {
     upscale: facts.upscale === "real" ? "needs the model for real photographs" : "the model for clean pictures suits",
