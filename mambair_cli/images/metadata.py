@@ -14,6 +14,7 @@ from mambair_cli.images.tiff_directories import (
     BYTE,
     BYTES,
     DESCRIPTION,
+    EMPTY_EXIF,
     EXIF,
     GPS,
     LONG,
@@ -32,8 +33,10 @@ from mambair_cli.images.tiff_directories import (
     read_header,
     read_number,
     reorder,
+    set_entries,
 )
 
+_WIDTH, _HEIGHT = 0x0100, 0x0101
 _PIXEL_WIDTH, _PIXEL_HEIGHT = 0xA002, 0xA003
 _THUMBNAIL, _THUMBNAIL_BYTES = 0x0201, 0x0202
 _PADDING = 4  # bytes behind a thumbnail
@@ -69,7 +72,7 @@ def restate_exif(exif: bytes, width: int, height: int) -> bytes | None:
         layout, first = read_header(block)
         main, end = read_directory(block, layout, first)
         _cut_thumbnail(block, layout, end)
-        updates = [(main, ORIENTATION, SHORT, 1)]
+        updates = [(main, ORIENTATION, SHORT, 1), (main, _WIDTH, LONG, width), (main, _HEIGHT, LONG, height)]
         photo = _read_parts(block, layout, main).get(EXIF, {})
         updates += [(photo, _PIXEL_WIDTH, LONG, width), (photo, _PIXEL_HEIGHT, LONG, height)]
         for directory, tag, kind, value in updates:
@@ -136,19 +139,17 @@ def find_iptc(exif: bytes | None) -> bytes | None:
 
 
 def add_iptc(exif: bytes | None, iptc: bytes) -> bytes | None:
-    """Add the IPTC of a JPEG file to an EXIF block, where other formats store it."""
+    """Add the IPTC of a JPEG file to an EXIF block, where other formats store it, unless it is there."""
+    block = exif or EMPTY_EXIF
     try:
         records = _unwrap_iptc(iptc)
-        block = bytearray(exif or struct.pack(">2sHIHI", b"MM", 42, 8, 0, 0))
         layout, first = read_header(block)
-        main, end = read_directory(block, layout, first)
-        (following,) = struct.unpack_from(layout.offset, block, end)
+        main, _ = read_directory(block, layout, first, wanted={_IPTC})
+        if _IPTC in main and main[_IPTC].value == records:
+            return exif
+        return set_entries(block, {_IPTC: ExifEntry(BYTES, len(records), records)})
     except MALFORMED:
         return exif
-    main[_IPTC] = ExifEntry(BYTES, len(records), records)
-    at = append_directory(block, layout, main, 0, following)
-    struct.pack_into(layout.offset, block, layout.first, at)
-    return bytes(block)
 
 
 def _unwrap_iptc(iptc: bytes) -> bytes:
