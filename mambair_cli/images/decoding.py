@@ -324,7 +324,7 @@ def _open_with_other_decoder(data: FileData, format: str, pages: list[Page], max
         frames=image.frames,
         delays=image.delays,
         loop=image.loop,
-        icc=find_avif_profile(data.bytes, icc, data.name) if is_heif else icc,
+        icc=find_avif_profile(data.bytes, icc, bands == 1, data.name, warnings) if is_heif else icc,
         iptc=find_iptc(upright.exif),
         dpi=image.dpi,
         **upright._asdict(),
