@@ -201,6 +201,18 @@ def test_pages_may_share_values_and_be_small() -> None:
         assert reader.header.frames == 500
 
 
+def test_long_xmp_of_png_is_read_and_no_broken_text() -> None:
+    whole = encode(noise(4, 4, 3), "png")
+    packet = b"<x:xmpmeta xmlns:x='adobe:ns:meta/'>" + b" " * 2**24 + b"</x:xmpmeta>"
+    for is_packed, body in ((0, packet), (1, zlib.compress(packet))):
+        head = b"XML:com.adobe.xmp\0" + bytes([is_packed, 0, 0, 0])
+        picture = read_picture(whole[:33] + write_chunk(b"iTXt", head + body) + whole[33:])
+        assert picture.xmp == packet
+        assert picture.warnings == ()
+    broken = whole[:33] + write_chunk(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0broken") + whole[33:]
+    assert read_picture(broken).warnings == ("1 of its texts cannot be read",)
+
+
 # Other formats
 
 
