@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from mambair_cli.images.photoshop import MARK
 from mambair_cli.images.row_reader import NO_END, leave_out
 from mambair_cli.images.xmp import VIDEO
 
@@ -28,7 +29,7 @@ _PROGRESSIVE_FRAMES = (0xC2, 0xC6, 0xCA, 0xCE)
 _WHOLE_SPECTRUM = bytes([0, 63, 0])  # parameters of a scan that is not progressive
 _BLOCK = 8  # rows of a block; libvips also decodes so many at a time
 _MOST_ROWS = 65500  # limit of libjpeg
-_COMMENT, _APP0 = 0xFE, 0xE0
+_COMMENT, _APP0, _APP13 = 0xFE, 0xE0, 0xED
 _JFIF_BYTES = 12  # up to the densities
 _VIDEO = re.compile(rb"^.{4}ftyp|MotionPhoto_Data", re.DOTALL)  # appended by phones
 _TRAILER_BYTES = 64
@@ -179,6 +180,18 @@ def read_comments(data: Any) -> list[bytes]:
         if segment.kind == _COMMENT:
             comments.append(bytes(data[segment.at : segment.end]))
     return comments
+
+
+def read_photoshop_blocks(data: Any) -> list[bytes]:
+    """Read the blocks of Photoshop before the first scan, without their marks."""
+    blocks: list[bytes] = []
+    for segment in read_segments(data, find_start(data)):
+        if segment.kind == SCAN:
+            break
+        body = bytes(data[segment.at : segment.end]) if segment.kind == _APP13 else b""
+        if body.startswith(MARK):
+            blocks.append(body[len(MARK) :])
+    return blocks
 
 
 def read_jfif_density(data: Any) -> tuple[float, float, int] | None:

@@ -10,6 +10,13 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 
+from mambair_cli.images.photoshop import (
+    MARK,
+    Resource,
+    find_iptc_records,
+    read_resources,
+    wrap_iptc,
+)
 from mambair_cli.images.tiff_directories import (
     BYTE,
     BYTES,
@@ -21,6 +28,7 @@ from mambair_cli.images.tiff_directories import (
     LONG8,
     MALFORMED,
     ORIENTATION,
+    PHOTOSHOP,
     SHORT,
     TEXT,
     XMP,
@@ -54,7 +62,7 @@ DESCRIPTIVE = frozenset(
 )
 _PAGE_NUMBER = 0x0129
 
-_IPTC, _PHOTOSHOP, _IPTC_RESOURCE = 0x83BB, b"Photoshop 3.0\0", 0x0404
+_IPTC = 0x83BB
 
 
 def restate_exif(exif: bytes, width: int, height: int) -> bytes | None:
@@ -134,15 +142,16 @@ def find_iptc(exif: bytes | None) -> bytes | None:
         records = main[_IPTC].value
     except MALFORMED:
         return None
-    head = _PHOTOSHOP + b"8BIM" + struct.pack(">HHI", _IPTC_RESOURCE, 0, len(records))
-    return head + records + bytes(len(records) % 2)
+    return wrap_iptc(records)
 
 
 def add_iptc(exif: bytes | None, iptc: bytes) -> bytes | None:
     """Add the IPTC of a JPEG file to an EXIF block, where other formats store it, unless it is there."""
     block = exif or EMPTY_EXIF
+    records = find_iptc_records(read_resources([iptc.removeprefix(MARK)]))
+    if records is None:
+        return exif
     try:
-        records = _unwrap_iptc(iptc)
         layout, first = read_header(block)
         main, _ = read_directory(block, layout, first, wanted={_IPTC})
         if _IPTC in main and main[_IPTC].value == records:
@@ -152,30 +161,37 @@ def add_iptc(exif: bytes | None, iptc: bytes) -> bytes | None:
         return exif
 
 
-def _unwrap_iptc(iptc: bytes) -> bytes:
-    """Return the IPTC among the resources of a Photoshop block."""
-    at = len(_PHOTOSHOP)
-    while iptc[at : at + 4] == b"8BIM":
-        (kind,) = struct.unpack_from(">H", iptc, at + 4)
-        at += 6 + (iptc[at + 6] // 2 + 1) * 2  # past a name, whose length comes first, to an even offset
-        (length,) = struct.unpack_from(">I", iptc, at)
-        if kind == _IPTC_RESOURCE:
-            return iptc[at + 4 : at + 4 + length]
-        at += 4 + length + length % 2
-    raise ValueError("no IPTC")
-
-
 def extract_exif(tiff: Buffer, at: int) -> bytes | None:
     """Collect the tags that describe a page of a TIFF file in an EXIF block; None if there are none.
+
+    IPTC that is among Photoshop's resources alone becomes one of them.
 
     Args:
         tiff: The file.
         at: Offset of the page's directory.
     """
     try:
-        return _pack(*_read_descriptions(tiff, at))
+        layout, main, parts = _read_descriptions(tiff, at)
+        records = None if _IPTC in main else find_iptc_records(read_tiff_resources(tiff, at))
+        if records:
+            main[_IPTC] = ExifEntry(BYTES, len(records), records)
+        return _pack(layout, main, parts)
     except MALFORMED:
         return None
+
+
+def read_tiff_resources(tiff: Buffer, at: int) -> list[Resource]:
+    """Read Photoshop's resources of a page of a TIFF file.
+
+    Args:
+        tiff: The file.
+        at: Offset of the page's directory.
+    """
+    with suppress(*MALFORMED):
+        layout, _ = read_header(tiff)
+        main, _ = read_directory(tiff, layout, at, wanted={PHOTOSHOP})
+        return read_resources([main[PHOTOSHOP].value])
+    return []
 
 
 def extract_page_notes(tiff: Buffer, at: int, number: int, longest: int) -> tuple[bytes | None, bytes | None]:

@@ -10,6 +10,7 @@ import numpy as np
 # Tags that several modules read, and the pointers of a directory to others.
 DESCRIPTION, ORIENTATION, XMP = 0x010E, 0x0112, 0x02BC
 EXIF, GPS = 0x8769, 0x8825
+PHOTOSHOP = 0x8649  # its resources
 BYTE, TEXT, SHORT, LONG, BYTES, LONG8 = 1, 2, 3, 4, 7, 16  # TIFF's numbers of types
 # Bytes swapped together and bytes of one value, by type; a rational is two numbers.
 _SIZES = {
