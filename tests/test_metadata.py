@@ -174,7 +174,7 @@ def test_resolution_survives(format: str, with_exif: bool) -> None:
 
 
 @pytest.mark.parametrize("order", ["II", "MM"])
-@pytest.mark.parametrize("target", ["png", "webp", "tiff"])
+@pytest.mark.parametrize("target", ["png", "webp", "avif", "tiff"])
 def test_exif_does_not_grow_from_copy_to_copy(target: str, order: str) -> None:
     first = replace(make_picture(16, 16), iptc=IPTC, exif=exif_block(order=order), dpi=(300.0, 200.0))
     lengths = []
