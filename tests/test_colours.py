@@ -207,6 +207,84 @@ def test_numbers_of_linear_light_are_no_srgb(stripped: Any) -> None:
     assert np.abs(after - encoded(values / 255)).max() <= 1
 
 
+@pytest.mark.parametrize(("curve", "power"), [(4, 2.2), (5, 2.8), (8, 1.0), (17, 2.6)])
+def test_numbers_of_a_gray_picture_keep_its_light(curve: int, power: float, stripped: Any) -> None:
+    values = colours(1)
+    after = stripped(png(values, chunk(b"cICP", 1, curve, 0, 1, form="B")))
+    assert np.abs(after - encoded((values[..., 0] / 255) ** power)).max() <= 1
+
+
+@pytest.mark.parametrize("primaries", [4, 5, 6, 7, 8, 10, 11, 12, 22])
+def test_numbers_of_other_primaries_become_a_profile(primaries: int) -> None:
+    picture = read_picture(png(colours(), chunk(b"cICP", primaries, 13, 0, 1, form="B")))
+    assert picture.icc is not None
+    assert picture.warnings == ()
+    profile = ImageCms.ImageCmsProfile(io.BytesIO(picture.icc)).profile
+    seen = np.sum([getattr(profile, f"{name}_colorant")[0] for name in ("red", "green", "blue")], axis=0)
+    np.testing.assert_allclose(seen, (0.9642, 1, 0.8249), atol=1e-3)  # together they are white
+    plain = read_picture(png(colours(1), chunk(b"cICP", primaries, 13, 0, 1, form="B")))
+    assert (plain.icc, plain.warnings) == (None, ())
+
+
+@pytest.mark.parametrize(
+    ("numbers", "says"),
+    [
+        ((1, 9, 0, 1), "count as those of sRGB: curve 9"),
+        ((77, 13, 0, 1), "count as those of sRGB: primaries 77"),
+        ((77, 99, 0, 1), "count as those of sRGB: primaries 77 and curve 99"),
+        ((1, 13, 0, 0), "narrow range"),
+    ],
+)
+def test_numbers_that_are_not_heeded_are_named(numbers: tuple[int, ...], says: str) -> None:
+    picture = read_picture(png(colours(), chunk(b"cICP", *numbers, form="B")))
+    assert picture.icc is None
+    (warning,) = picture.warnings
+    assert says in warning
+
+
+def bmp_with_profile(space: bytes) -> bytes:
+    header = bytearray(124)
+    struct.pack_into("<IiiHHI", header, 0, 124, 8, 8, 1, 24, 0)
+    header[56:60] = space
+    struct.pack_into("<III", header, 108, 4, 124 + 192, len(ADOBE_RGB))
+    pixels = bytes(range(192))
+    size = 14 + 124 + 192 + len(ADOBE_RGB)
+    return b"BM" + struct.pack("<IHHI", size, 0, 0, 14 + 124) + bytes(header) + pixels + ADOBE_RGB
+
+
+def test_bmp_keeps_an_embedded_profile() -> None:
+    assert read_picture(bmp_with_profile(b"DEBM")).icc == ADOBE_RGB
+    assert read_picture(bmp_with_profile(b"BGRs")).icc is None
+
+
+def saved_exr(path: Path, **header: Any) -> Path:
+    exr = pytest.importorskip("OpenEXR")
+    exr.File(header, {"RGB": np.full((8, 6, 3), 0.25, np.float32)}).write(str(path))
+    return path
+
+
+def test_chromaticities_of_open_exr_become_a_profile(tmp_path: Path) -> None:
+    aces = (0.7347, 0.2653, 0.0, 1.0, 0.0001, -0.077, 0.32168, 0.33767)
+    picture = read_picture(saved_exr(tmp_path / "a.exr", chromaticities=aces))
+    assert picture.icc is not None
+    profile: Any = ImageCms.ImageCmsProfile(io.BytesIO(picture.icc)).profile
+    _, (x, y, _) = profile.red_colorant
+    assert (x, y) == pytest.approx((0.735, 0.265), abs=0.01)
+    assert picture.warnings == ()
+    usual = (0.64, 0.33, 0.30, 0.60, 0.15, 0.06, 0.3127, 0.3290)
+    assert read_picture(saved_exr(tmp_path / "b.exr", chromaticities=usual)).icc is None
+    picture = read_picture(saved_exr(tmp_path / "c.exr", chromaticities=(0.5,) * 8))
+    assert picture.icc is None
+    assert "chromaticities, whose numbers make no sense" in picture.warnings[0]
+
+
+def test_open_exr_that_is_part_of_a_larger_frame_is_told(tmp_path: Path) -> None:
+    window = (np.array([0, 0], np.int32), np.array([19, 9], np.int32))
+    picture = read_picture(saved_exr(tmp_path / "a.exr", displayWindow=window))
+    assert picture.warnings == ("its pixels, 6×8 (dataWindow), are read, not its frame of 20×10",)
+    assert read_picture(saved_exr(tmp_path / "b.exr")).warnings == ()
+
+
 # Boxes
 
 

@@ -201,6 +201,18 @@ def test_pages_may_share_values_and_be_small() -> None:
         assert reader.header.frames == 500
 
 
+def test_long_xmp_of_png_is_read_and_no_broken_text() -> None:
+    whole = encode(noise(4, 4, 3), "png")
+    packet = b"<x:xmpmeta xmlns:x='adobe:ns:meta/'>" + b" " * 2**24 + b"</x:xmpmeta>"
+    for is_packed, body in ((0, packet), (1, zlib.compress(packet))):
+        head = b"XML:com.adobe.xmp\0" + bytes([is_packed, 0, 0, 0])
+        picture = read_picture(whole[:33] + write_chunk(b"iTXt", head + body) + whole[33:])
+        assert picture.xmp == packet
+        assert picture.warnings == ()
+    broken = whole[:33] + write_chunk(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0broken") + whole[33:]
+    assert read_picture(broken).warnings == ("1 of its texts cannot be read",)
+
+
 # Other formats
 
 
@@ -222,10 +234,12 @@ def test_a_jpeg_file_of_many_scans_without_an_end_is_mended() -> None:
     assert (mended.has_end, mended.data[-12:]) == (False, scan + whole[-2:])
 
 
-def test_the_quality_of_a_jpeg_file_of_many_segments_is_told() -> None:
+def test_of_a_jpeg_file_of_many_segments_the_first_are_read() -> None:
     whole = encode(noise(16, 16, 3), "jpeg", quality=40)
     segment = b"\xff\xe1\0\x0cExif\0\0abcd"
-    assert read_jpeg_quality(whole[:2] + segment * (4 * MANY) + whole[2:]) == 40
+    assert read_jpeg_quality(whole[:2] + segment * (MANY // 10) + whole[2:]) == 40
+    for repeated in (segment, b"\xff\x01"):
+        assert len(list(read_segments(whole[:2] + repeated * (4 * MANY) + whole[2:]))) < MANY
 
 
 def test_comments_of_a_gif_file_that_look_like_images_are_none() -> None:

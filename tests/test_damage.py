@@ -129,6 +129,20 @@ def bytes_behind(data: bytes) -> bytes:
     return data + bytes(range(256)) * 8
 
 
+@pytest.mark.parametrize("behind", [False, True], ids=["between scans", "behind them"])
+def test_a_comment_among_scans_that_holds_the_mark_of_the_end_is_none(behind: bool) -> None:
+    whole = encode(noise(32, 32, 3), "jpeg", progressive=True)
+    segments = list(read_segments(whole))
+    second = [segment.kind for segment in segments].index(SCAN, 1 + [s.kind for s in segments].index(SCAN))
+    place = len(whole) - 2 if behind else segments[second - (segments[second - 1].kind == 0xC4)].start
+    comment = b"\xff\xfe\0\x12a" + END + b"\xff\xd8\xff picture"
+    changed = read_picture(whole[:place] + comment.ljust(20) + whole[place:])
+    np.testing.assert_array_equal(changed.pixels, read_picture(whole).pixels)
+    assert changed.warnings == ()
+    with pytest.raises(ImageError, match="several images"):
+        read_picture(whole[:place] + comment.ljust(20) + whole[place:] + whole)
+
+
 def odd_limits(data: bytes) -> bytes:
     """Return a file whose scan says that it holds no coefficients, as some phones write."""
     segment = next(segment for segment in read_segments(data) if segment.kind == SCAN)

@@ -14,6 +14,7 @@ from repository import SHARED
 
 from mambair_cli.errors import ImageError
 from mambair_cli.images import encode_picture, read_picture, to_float
+from mambair_cli.images.signatures import identify
 
 
 def saved_by_vips(array: np.ndarray, suffix: str, interpretation: str, **options: object) -> bytes:
@@ -124,6 +125,19 @@ def test_avif_is_read_and_its_white_is_white_at_every_depth() -> None:
         assert (floats.min(), floats.max()) == (0, 1)
         # libvips cuts where it should round when it writes, so one step
         np.testing.assert_allclose(floats, to_float(steps), atol=1.01 / (2**bits - 1))
+
+
+def test_avif_whose_main_brand_is_shared_with_heic_is_read() -> None:
+    whole = encode(noise(16, 16, 3), "avif")
+    assert whole[8:12] == b"avif"
+    shared = whole[:8] + b"mif1" + whole[12:]
+    after = read_picture(shared)
+    assert after.format == "avif"
+    np.testing.assert_array_equal(after.pixels, read_picture(whole).pixels)
+    end = int.from_bytes(whole[:4], "big")
+    assert identify(shared, "a") == "avif"
+    assert identify(shared[:end].replace(b"avif", b"heic") + b"avif", "a") == "heic"
+    assert identify(shared[:16], "a") == "heic"
 
 
 def test_bmp_keeps_gray_colour_and_alpha() -> None:

@@ -30,7 +30,9 @@ from pictures import encode, make_picture, noise
 from PIL import Image, IptcImagePlugin
 
 from mambair_cli.images import encode_picture, read_picture
-from mambair_cli.images.metadata import restate_exif
+from mambair_cli.images.metadata import add_iptc, find_description, find_iptc, restate_exif
+from mambair_cli.images.tiff_directories import DESCRIPTION, LONG, TEXT, ExifEntry, set_entries
+from mambair_cli.images.tiff_resolution import set_exif_resolution
 
 DTYPES = {
     "png": ["uint8", "uint16"],
@@ -169,6 +171,41 @@ def test_resolution_survives(format: str, with_exif: bool) -> None:
         assert read_picture(data).dpi == before.dpi
         with Image.open(io.BytesIO(data)) as image:
             assert image.info["dpi"] == pytest.approx(before.dpi, abs=0.01)
+
+
+@pytest.mark.parametrize("order", ["II", "MM"])
+@pytest.mark.parametrize("target", ["png", "webp", "avif", "tiff"])
+def test_exif_does_not_grow_from_copy_to_copy(target: str, order: str) -> None:
+    first = replace(make_picture(16, 16), iptc=IPTC, exif=exif_block(order=order), dpi=(300.0, 200.0))
+    lengths = []
+    copy = first
+    for _ in range(3):
+        copy = read_picture(encode_picture(copy, target))
+        lengths.append(len(copy.exif or b""))
+        assert copy.iptc == IPTC
+    assert len(set(lengths)) == 1
+
+
+def test_added_entries_leave_the_bytes_of_exif_where_they_are_and_copy_no_value() -> None:
+    text = b"a long description " * 500
+    block = set_entries(exif_block(), {DESCRIPTION: ExifEntry(TEXT, len(text), text)})
+    for changed in (add_iptc(block, IPTC), set_exif_resolution(block, (300, 200))):
+        assert changed is not None
+        assert changed[8 : len(block)] == block[8:]
+        assert changed.count(text) == 1
+        assert len(changed) - len(block) < len(text)
+        assert find_description(changed) == text.strip()
+    changed = add_iptc(block, IPTC)
+    assert find_iptc(changed) == IPTC
+    assert add_iptc(changed, IPTC) == changed
+
+
+def test_the_size_of_the_picture_in_the_main_directory_follows_the_result() -> None:
+    sizes = {tag: ExifEntry(LONG, 1, struct.pack(">I", 64)) for tag in (0x100, 0x101)}
+    restated = restate_exif(set_entries(exif_block(), sizes), 128, 96)
+    assert restated is not None
+    main, _, _ = tags_of(encode(noise(4, 6, 3), "png", exif=restated))
+    assert (main[0x100], main[0x101]) == (128, 96)
 
 
 @pytest.mark.parametrize("target", ["jpeg", "png", "webp", "tiff", "avif"])

@@ -1,6 +1,7 @@
 """Pixels per inch: from whatever place a file has for them to whatever place another has."""
 
 import io
+import struct
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -146,6 +147,26 @@ def test_jfif_behind_exif_is_found() -> None:
     exif = exif_with(72, 72)
     segment = b"\xff\xe1" + (len(exif) + 8).to_bytes(2, "big") + b"Exif\0\0" + exif
     assert read_picture(data[:2] + segment + data[2:]).dpi == (300, 300)
+
+
+@pytest.mark.parametrize(
+    ("kind", "number", "exponent", "dpi"),
+    [(b"resc", 11811, 0, 300), (b"resc", 118, 2, 300), (b"resd", 19685, -2, 5)],
+)
+def test_jpeg_2000_keeps_its_resolution(kind: bytes, number: int, exponent: int, dpi: int) -> None:
+    data = encode(PIXELS, "jpeg2000")
+    at = data.index(b"jp2h") - 4
+    end = at + int.from_bytes(data[at : at + 4], "big")
+    box = struct.pack(">I4sI4sHHHHbb", 26, b"res ", 18, kind, number, 2, number, 1, exponent, exponent)
+    changed = data[:at] + struct.pack(">I", end - at + len(box)) + data[at + 4 : end] + box + data[end:]
+    assert read_picture(changed).dpi == pytest.approx((dpi, dpi / 2), rel=0.01)
+    assert read_picture(data).dpi is None
+
+
+def test_pcx_keeps_its_resolution_but_no_size_of_a_screen() -> None:
+    data = encode(PIXELS, "pcx")
+    for numbers, dpi in (((300, 300), (300, 300)), ((640, 480), None), ((0, 0), None)):
+        assert read_picture(data[:12] + struct.pack("<2H", *numbers) + data[16:]).dpi == dpi
 
 
 def test_broken_exif_tells_no_resolution_and_stays() -> None:

@@ -17,7 +17,7 @@ from PIL import Image
 
 from mambair_cli.errors import ImageError
 from mambair_cli.images import Header, Writer, open_picture, read_picture
-from mambair_cli.images.avif_frames import write_avif_frames
+from mambair_cli.images.avif_frames import _read_delays, write_avif_frames
 
 
 @pytest.fixture
@@ -248,6 +248,28 @@ def test_an_animation_is_shown_as_often_as_before(run: Any, told: dict[str, Any]
         assert set(durations) == {1160 * shown if shown else 2**64 - 1}
     flags = re.findall(rb"elst\x01(.{3})", data, re.DOTALL)  # of the tracks of colours and of alpha
     assert flags == [b"\0\0\0" if shown == 1 else b"\0\0\1"] * 2
+
+
+def test_avif_tells_its_durations_and_is_refused_by_its_size_before_a_frame_is_decoded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    delays = [40, 40, 120, 1000]
+    data = write_avif_frames([blocks(seed) for seed in range(4)], delays, 0, 60, {})
+
+    def decode(image: Any) -> Any:
+        raise AssertionError("it is decoded")
+
+    monkeypatch.setattr("mambair_cli.images.avif_frames._decode_frames", decode)
+    with open_picture(data) as reader:
+        assert reader.header.delays == tuple(delays)
+    with pytest.raises(ImageError, match="--max-pixels"), open_picture(data, max_pixels=4 * 48 * 64 - 1):
+        pass
+    unknown = data.replace(b"stts", b"free")
+    assert _read_delays(unknown, 2) == (100, 100)
+    broken = bytearray(data)
+    at = data.index(b"stts") + 8
+    broken[at : at + 12] = struct.pack(">III", 2**32 - 1, 2**32 - 1, 7)
+    assert len(_read_delays(bytes(broken), 5)) == 5
 
 
 def test_avif_that_does_not_tell_how_often_it_is_shown_is_endless() -> None:

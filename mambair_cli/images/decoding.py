@@ -25,10 +25,11 @@ from mambair_cli.images.formats import describe_left_out, describe_masks
 from mambair_cli.images.gif_blocks import GifFacts, read_gif_facts
 from mambair_cli.images.icc_profile import keep_usable_profile
 from mambair_cli.images.iso_boxes import find_extras
-from mambair_cli.images.jpeg import read_comments
+from mambair_cli.images.jpeg import read_comments, read_photoshop_blocks
 from mambair_cli.images.libvips import LibvipsError, explained
 from mambair_cli.images.metadata import extract_exif, find_iptc
 from mambair_cli.images.move import to_upright
+from mambair_cli.images.photoshop import PATHS, carry_resources
 from mambair_cli.images.picture import (
     BAND_FORMATS,
     COMMENT,
@@ -212,7 +213,7 @@ def _open_with_vips(data: FileData, format: str, pages: list[Page], max_pixels: 
         delays=tuple(delays[: image.frames]) if delays else None,
         loop=image.field("loop") or 0,
         icc=icc,
-        iptc=image.field("iptc-data") if format == "jpeg" else find_iptc(upright.exif),
+        iptc=_find_iptc(data, format, upright.exif, move.orientation != 1, warnings),
         texts=_read_texts(data, format, facts, gif),
         is_from_cmyk=head.interpretation == "cmyk",
         **upright._asdict(),
@@ -271,6 +272,17 @@ def _sort_samples(head: Any, bands: int, page: Page | None) -> Samples:
     return sort_samples(colours, head.bands - colours, page.extra, must_settle(page) and is_negative(page))
 
 
+def _find_iptc(
+    data: FileData, format: str, exif: bytes | None, is_turned: bool, warnings: list[str]
+) -> bytes | None:
+    """Return the IPTC of a file; in JPEG files it stands among Photoshop's resources, elsewhere in EXIF."""
+    if format != "jpeg":
+        return find_iptc(exif)
+    block, lost = carry_resources(read_photoshop_blocks(data.bytes), is_turned)
+    warnings += [f"its {PATHS} are left out"] if lost else []
+    return block
+
+
 def _read_texts(data: FileData, format: str, facts: PngFacts, gif: GifFacts) -> tuple[Text, ...]:
     """Read the texts of a file that are not in EXIF, XMP or IPTC."""
     if format == "png":
@@ -324,7 +336,7 @@ def _open_with_other_decoder(data: FileData, format: str, pages: list[Page], max
         frames=image.frames,
         delays=image.delays,
         loop=image.loop,
-        icc=find_avif_profile(data.bytes, icc, data.name) if is_heif else icc,
+        icc=find_avif_profile(data.bytes, icc, bands == 1, data.name, warnings) if is_heif else icc,
         iptc=find_iptc(upright.exif),
         dpi=image.dpi,
         **upright._asdict(),

@@ -11,6 +11,7 @@ _PNG_HEADER_BYTES = 33  # signature and IHDR
 _INCH, _CENTIMETRE, _CM_PER_INCH = 1, 2, 2.54  # JFIF's numbers of the units
 _MOST_JFIF = 65535  # pixels per unit
 _PLACE = b"a place for EXIF "
+_BEFORE_AVIF_EXIF = 10  # bytes of an item: where the block begins, and "Exif"
 
 
 def complete_jpeg(
@@ -131,4 +132,10 @@ def complete_avif(data: bytes, exif: bytes) -> bytes:
     if text < 0 or start < 0:
         raise ValueError("the placeholder for EXIF is missing")
     end = text + len(_PLACE) * (len(exif) // len(_PLACE) + 1)
-    return data[:start] + exif.ljust(end - start, b"\0") + data[end:]
+    changed = bytearray(data[:start] + exif.ljust(end - start, b"\0") + data[end:])
+    # By the length of its place EXIF would grow from copy to copy, so libheif's table gets the right one.
+    item = start - _BEFORE_AVIF_EXIF
+    at = data.find(struct.pack(">IHI", item, 1, 0), 0, item)  # offset of the item, and of its only part
+    if at >= 0:
+        struct.pack_into(">I", changed, at + 10, _BEFORE_AVIF_EXIF + len(exif))
+    return bytes(changed)

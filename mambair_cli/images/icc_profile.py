@@ -63,7 +63,8 @@ def make_profile(primaries: Primaries, gamma: float | None, description: str) ->
     Raises:
         ValueError: No colours can be mixed from these primaries.
     """
-    columns = np.array([_xyz_of(point) for point in (primaries.red, primaries.green, primaries.blue)]).T
+    points = (primaries.red, primaries.green, primaries.blue)
+    columns = np.array([(x, y, 1 - x - y) for x, y in points]).T  # y may be 0 or less: not all are visible
     white = np.array(_xyz_of(primaries.white))
     try:
         matrix = columns * np.linalg.solve(columns, white)

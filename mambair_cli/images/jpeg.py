@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from mambair_cli.images.photoshop import MARK
 from mambair_cli.images.row_reader import NO_END, leave_out
 from mambair_cli.images.xmp import VIDEO
 
@@ -28,11 +29,12 @@ _PROGRESSIVE_FRAMES = (0xC2, 0xC6, 0xCA, 0xCE)
 _WHOLE_SPECTRUM = bytes([0, 63, 0])  # parameters of a scan that is not progressive
 _BLOCK = 8  # rows of a block; libvips also decodes so many at a time
 _MOST_ROWS = 65500  # limit of libjpeg
-_COMMENT, _APP0 = 0xFE, 0xE0
+_COMMENT, _APP0, _APP13 = 0xFE, 0xE0, 0xED
 _JFIF_BYTES = 12  # up to the densities
 _VIDEO = re.compile(rb"^.{4}ftyp|MotionPhoto_Data", re.DOTALL)  # appended by phones
 _TRAILER_BYTES = 64
 _ALL_BITS = 15  # more than a scan ever leaves out
+_MOST_SEGMENTS = 2**14  # read at most: a hostile file may hold any number, of two bytes each
 _LONGEST_JUNK = 8  # bytes before the start of the image
 
 
@@ -80,12 +82,17 @@ def find_start(data: Any) -> int:
 def read_segments(data: Any, start: int = 0) -> Iterator[Segment]:
     """Yield the segments of a file up to its end, or to where it is truncated; data of scans is skipped.
 
+    Of more than any program writes only the first are read.
+
     Args:
         data: Bytes, or a mapped file.
         start: Offset of the image.
     """
     at, is_scan = start + len(START), False
-    while (found := (_MARKER_IN_SCAN if is_scan else _MARKER).search(data, at)) is not None:
+    for _ in range(_MOST_SEGMENTS):
+        found = (_MARKER_IN_SCAN if is_scan else _MARKER).search(data, at)
+        if found is None:
+            return
         kind, behind = found[1][0], found.end()
         begin = found.start()
         while begin > at and data[begin - 1] == _FILL:
@@ -111,27 +118,13 @@ def mend(data: Any) -> MendedJpeg:
         data: Bytes, or a mapped file.
     """
     start = find_start(data)
-    edits = [_Edit(0, start)]
-    frame: _Frame | None = None
-    first_scan: int | None = None
-    for segment in read_segments(data, start):
-        edits.append(_Edit(segment.start - segment.stray, segment.start))
-        body = bytes(data[segment.at : segment.end])
-        if segment.kind in _FRAMES and frame is None:
-            frame = _Frame(segment.kind, segment.at, body)
-        elif segment.kind == SCAN and frame is not None:
-            edits += frame.take_scan(segment.at, body)
-            first_scan = segment.end if first_scan is None else first_scan
-            if frame.is_sequential:  # there is only this scan
-                break
+    frame, edits, end = _look_through(data, start)
     if frame is not None:
         edits += frame.add_rows()
-    # Search for the end itself: damaged data of a scan may look like other markers.
-    end = -1 if first_scan is None else data.find(END, first_scan)
     warnings = []
     if start:
         warnings.append(f"{_count_bytes(start)} before its start were skipped")
-    stray = sum(edit.end - edit.start for edit in edits[1:] if not edit.by)
+    stray = sum(edit.end - edit.start for edit in edits if not edit.by) - start
     if stray:
         warnings.append(f"{_count_bytes(stray)} between its headers were skipped")
     if end < 0:
@@ -145,6 +138,39 @@ def mend(data: Any) -> MendedJpeg:
     return MendedJpeg(mended, end >= 0, lacks_scans, tuple(warnings))
 
 
+def find_end(data: Any) -> int:
+    """Return the offset of the mark of a file's end; -1 where it is missing.
+
+    Args:
+        data: Bytes, or a mapped file.
+    """
+    return _look_through(data, find_start(data))[2]
+
+
+def _look_through(data: Any, start: int) -> "tuple[_Frame | None, list[_Edit], int]":
+    """Return the frame header, the repairs up to the last scan, and the offset of the mark of the end.
+
+    The only scan of a file is searched for that mark itself, since damaged data may look like other markers.
+    Where there are several, what stands between them may hold the same bytes.
+    """
+    edits = [_Edit(0, start)]
+    frame: _Frame | None = None
+    scan_end: int | None = None
+    for segment in read_segments(data, start):
+        edits.append(_Edit(segment.start - segment.stray, segment.start))
+        body = bytes(data[segment.at : segment.end])
+        if segment.kind in _FRAMES and frame is None:
+            frame = _Frame(segment.kind, segment.at, body)
+        elif segment.kind == SCAN and frame is not None:
+            edits += frame.take_scan(segment.at, body)
+            scan_end = segment.end
+            if frame.is_sequential:  # there is only this scan
+                break
+        elif segment.kind == END[1] and scan_end is not None:
+            return frame, edits, segment.end - len(END)
+    return frame, edits, -1 if scan_end is None else data.find(END, scan_end)
+
+
 def read_comments(data: Any) -> list[bytes]:
     """Read the comments before the first scan."""
     comments: list[bytes] = []
@@ -154,6 +180,18 @@ def read_comments(data: Any) -> list[bytes]:
         if segment.kind == _COMMENT:
             comments.append(bytes(data[segment.at : segment.end]))
     return comments
+
+
+def read_photoshop_blocks(data: Any) -> list[bytes]:
+    """Read the blocks of Photoshop before the first scan, without their marks."""
+    blocks: list[bytes] = []
+    for segment in read_segments(data, find_start(data)):
+        if segment.kind == SCAN:
+            break
+        body = bytes(data[segment.at : segment.end]) if segment.kind == _APP13 else b""
+        if body.startswith(MARK):
+            blocks.append(body[len(MARK) :])
+    return blocks
 
 
 def read_jfif_density(data: Any) -> tuple[float, float, int] | None:

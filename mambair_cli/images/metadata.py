@@ -10,16 +10,25 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 
+from mambair_cli.images.photoshop import (
+    MARK,
+    Resource,
+    find_iptc_records,
+    read_resources,
+    wrap_iptc,
+)
 from mambair_cli.images.tiff_directories import (
     BYTE,
     BYTES,
     DESCRIPTION,
+    EMPTY_EXIF,
     EXIF,
     GPS,
     LONG,
     LONG8,
     MALFORMED,
     ORIENTATION,
+    PHOTOSHOP,
     SHORT,
     TEXT,
     XMP,
@@ -32,8 +41,10 @@ from mambair_cli.images.tiff_directories import (
     read_header,
     read_number,
     reorder,
+    set_entries,
 )
 
+_WIDTH, _HEIGHT = 0x0100, 0x0101
 _PIXEL_WIDTH, _PIXEL_HEIGHT = 0xA002, 0xA003
 _THUMBNAIL, _THUMBNAIL_BYTES = 0x0201, 0x0202
 _PADDING = 4  # bytes behind a thumbnail
@@ -51,7 +62,7 @@ DESCRIPTIVE = frozenset(
 )
 _PAGE_NUMBER = 0x0129
 
-_IPTC, _PHOTOSHOP, _IPTC_RESOURCE = 0x83BB, b"Photoshop 3.0\0", 0x0404
+_IPTC = 0x83BB
 
 
 def restate_exif(exif: bytes, width: int, height: int) -> bytes | None:
@@ -69,7 +80,7 @@ def restate_exif(exif: bytes, width: int, height: int) -> bytes | None:
         layout, first = read_header(block)
         main, end = read_directory(block, layout, first)
         _cut_thumbnail(block, layout, end)
-        updates = [(main, ORIENTATION, SHORT, 1)]
+        updates = [(main, ORIENTATION, SHORT, 1), (main, _WIDTH, LONG, width), (main, _HEIGHT, LONG, height)]
         photo = _read_parts(block, layout, main).get(EXIF, {})
         updates += [(photo, _PIXEL_WIDTH, LONG, width), (photo, _PIXEL_HEIGHT, LONG, height)]
         for directory, tag, kind, value in updates:
@@ -131,50 +142,56 @@ def find_iptc(exif: bytes | None) -> bytes | None:
         records = main[_IPTC].value
     except MALFORMED:
         return None
-    head = _PHOTOSHOP + b"8BIM" + struct.pack(">HHI", _IPTC_RESOURCE, 0, len(records))
-    return head + records + bytes(len(records) % 2)
+    return wrap_iptc(records)
 
 
 def add_iptc(exif: bytes | None, iptc: bytes) -> bytes | None:
-    """Add the IPTC of a JPEG file to an EXIF block, where other formats store it."""
+    """Add the IPTC of a JPEG file to an EXIF block, where other formats store it, unless it is there."""
+    block = exif or EMPTY_EXIF
+    records = find_iptc_records(read_resources([iptc.removeprefix(MARK)]))
+    if records is None:
+        return exif
     try:
-        records = _unwrap_iptc(iptc)
-        block = bytearray(exif or struct.pack(">2sHIHI", b"MM", 42, 8, 0, 0))
         layout, first = read_header(block)
-        main, end = read_directory(block, layout, first)
-        (following,) = struct.unpack_from(layout.offset, block, end)
+        main, _ = read_directory(block, layout, first, wanted={_IPTC})
+        if _IPTC in main and main[_IPTC].value == records:
+            return exif
+        return set_entries(block, {_IPTC: ExifEntry(BYTES, len(records), records)})
     except MALFORMED:
         return exif
-    main[_IPTC] = ExifEntry(BYTES, len(records), records)
-    at = append_directory(block, layout, main, 0, following)
-    struct.pack_into(layout.offset, block, layout.first, at)
-    return bytes(block)
-
-
-def _unwrap_iptc(iptc: bytes) -> bytes:
-    """Return the IPTC among the resources of a Photoshop block."""
-    at = len(_PHOTOSHOP)
-    while iptc[at : at + 4] == b"8BIM":
-        (kind,) = struct.unpack_from(">H", iptc, at + 4)
-        at += 6 + (iptc[at + 6] // 2 + 1) * 2  # past a name, whose length comes first, to an even offset
-        (length,) = struct.unpack_from(">I", iptc, at)
-        if kind == _IPTC_RESOURCE:
-            return iptc[at + 4 : at + 4 + length]
-        at += 4 + length + length % 2
-    raise ValueError("no IPTC")
 
 
 def extract_exif(tiff: Buffer, at: int) -> bytes | None:
     """Collect the tags that describe a page of a TIFF file in an EXIF block; None if there are none.
+
+    IPTC that is among Photoshop's resources alone becomes one of them.
 
     Args:
         tiff: The file.
         at: Offset of the page's directory.
     """
     try:
-        return _pack(*_read_descriptions(tiff, at))
+        layout, main, parts = _read_descriptions(tiff, at)
+        records = None if _IPTC in main else find_iptc_records(read_tiff_resources(tiff, at))
+        if records:
+            main[_IPTC] = ExifEntry(BYTES, len(records), records)
+        return _pack(layout, main, parts)
     except MALFORMED:
         return None
+
+
+def read_tiff_resources(tiff: Buffer, at: int) -> list[Resource]:
+    """Read Photoshop's resources of a page of a TIFF file.
+
+    Args:
+        tiff: The file.
+        at: Offset of the page's directory.
+    """
+    with suppress(*MALFORMED):
+        layout, _ = read_header(tiff)
+        main, _ = read_directory(tiff, layout, at, wanted={PHOTOSHOP})
+        return read_resources([main[PHOTOSHOP].value])
+    return []
 
 
 def extract_page_notes(tiff: Buffer, at: int, number: int, longest: int) -> tuple[bytes | None, bytes | None]:

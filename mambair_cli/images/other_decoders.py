@@ -14,14 +14,19 @@ import numpy as np
 from mambair_cli.errors import ImageError, ShortageError
 from mambair_cli.images.avif_frames import read_avif_frames
 from mambair_cli.images.dds import read_dds
+from mambair_cli.images.file_profile import find_exr_profile
 from mambair_cli.images.float64_tiff import read_float64_tiff
 from mambair_cli.images.icons import read_icon
+from mambair_cli.images.iso_boxes import find_box
 from mambair_cli.images.lazy_image import LazyImage
 from mambair_cli.images.samples import encode_srgb, fit_range, widen
 from mambair_cli.images.targa import read_targa
 from mambair_cli.images.temporary import explain_unkept, find_temporary_folder
 from mambair_cli.images.trailing_images import name_read_image, several_images_error
 from mambair_cli.system.wording import show
+
+_METRES_PER_INCH = 0.0254
+_RESOLUTION_BYTES = 10  # of a box of JP2 files
 
 # Errors of Pillow, libavif, OpenEXR and numpy for corrupt files.
 _CORRUPT = (
@@ -81,13 +86,26 @@ def read_header(format: str, data: bytes, name: str) -> LazyImage:
     return replace(image, load=load)
 
 
+_BMP_HEAD_BYTES, _BMP5_BYTES = 14, 124  # before the header of the image, and that header
+
+
 def _bmp(data: bytes, name: str) -> LazyImage:
     from PIL.BmpImagePlugin import BmpImageFile  # Image.open would warn about sizes that are allowed here
 
     image = BmpImageFile(BytesIO(data))
     mode = {"1": "L", "L": "L", "RGBA": "RGBA"}.get(image.mode, "RGB")
     shape = (image.height, image.width, len(mode))
-    return LazyImage(shape, "uint8", lambda: np.array(image.convert(mode)), dpi=image.info.get("dpi"))
+    dpi, icc = image.info.get("dpi"), _find_bmp_profile(data)
+    return LazyImage(shape, "uint8", lambda: np.array(image.convert(mode)), dpi=dpi, icc=icc)
+
+
+def _find_bmp_profile(data: bytes) -> bytes | None:
+    """Return the profile that is embedded in a BMP file of version 5, which Pillow does not read."""
+    (length,) = struct.unpack_from("<I", data, _BMP_HEAD_BYTES)
+    if length < _BMP5_BYTES or data[_BMP_HEAD_BYTES + 56 :][:4] != b"DEBM":
+        return None
+    start, size = struct.unpack_from("<II", data, _BMP_HEAD_BYTES + 112)
+    return data[_BMP_HEAD_BYTES + start :][:size] or None
 
 
 _PCX_HEADER_BYTES, _PCX_RUN = 128, 63  # the longest run, in bytes
@@ -112,7 +130,10 @@ def _pcx(data: bytes, name: str) -> LazyImage:
         raise ValueError(f"it ends after {len(data)} of at least {_PCX_HEADER_BYTES + int(needed)} bytes")
     image = PcxImageFile(BytesIO(data))
     mode = "L" if image.mode in ("1", "L") else "RGB"
-    return LazyImage((image.height, image.width, len(mode)), "uint8", lambda: np.array(image.convert(mode)))
+    shape, dpi = (image.height, image.width, len(mode)), image.info["dpi"]
+    # Unequal numbers are the sizes of a screen, as many programs wrote them.
+    dpi = dpi if dpi[0] == dpi[1] else None
+    return LazyImage(shape, "uint8", lambda: np.array(image.convert(mode)), dpi=dpi)
 
 
 _BETWEEN_NUMBERS = rb"(?:\s|#[^\n\r]*[\n\r])"
@@ -205,7 +226,24 @@ def _jpeg2000(data: bytes, name: str) -> LazyImage:
 
     shape = (image.height, image.width, 1 if is_deep else len(image.mode))
     dtype = "uint16" if is_deep else "uint8"
-    return LazyImage(shape, dtype, load, icc=_find_jp2_profile(data[:start]))
+    dpi = _find_jp2_resolution(data[:start])
+    return LazyImage(shape, dtype, load, icc=_find_jp2_profile(data[:start]), dpi=dpi)
+
+
+def _find_jp2_resolution(boxes: bytes) -> tuple[float, float] | None:
+    """Return the pixels per inch of a JP2 file; None where it has none. Pillow knows no negative exponents.
+
+    Source: ISO/IEC 15444-1, I.5.3.7.
+    """
+    for kind in (b"resc", b"resd"):  # of the capture, and to be shown by
+        box = find_box(boxes, (b"jp2h", b"res ", kind), 0, len(boxes))
+        if box is not None and box.end - box.start >= _RESOLUTION_BYTES:
+            y, below_y, x, below_x, exponent_y, exponent_x = struct.unpack_from(">HHHHbb", boxes, box.start)
+            sides = ((x, below_x, exponent_x), (y, below_y, exponent_y))
+            if below_x and below_y:
+                across, down = (a / b * 10.0**exponent * _METRES_PER_INCH for a, b, exponent in sides)
+                return across, down
+    return None
 
 
 def _find_jp2_profile(boxes: bytes) -> bytes | None:
@@ -257,8 +295,12 @@ def _exr(data: bytes, name: str) -> LazyImage:
             f"cannot read {name}: its channels are {', '.join(sorted(channels))}; "
             "RGB or Y, with or without A, work"
         )
-    low, high = (np.asarray(corner, np.int64) for corner in head.header()["dataWindow"])
-    width, height = (int(side) for side in high - low + 1)
+    header, warnings = head.header(), []
+    width, height = _measure(header["dataWindow"])
+    if np.any(np.asarray(header["dataWindow"]) != np.asarray(header["displayWindow"])):
+        whole = "×".join(map(str, _measure(header["displayWindow"])))
+        warnings.append(f"its pixels, {width}×{height} (dataWindow), are read, not its frame of {whole}")
+    icc = find_exr_profile(header.get("chromaticities"), names[0] == "Y", warnings)
 
     def load() -> np.ndarray:
         pixels = {key: channel.pixels for key, channel in _open_exr(data, name).channels().items()}
@@ -272,7 +314,14 @@ def _exr(data: bytes, name: str) -> LazyImage:
         colours = np.divide(colours, alpha, out=np.zeros_like(colours), where=alpha > 0)
         return np.concatenate([encode_srgb(np.minimum(colours, 1)), alpha], axis=2)
 
-    return LazyImage((height, width, len(names)), "float32", load)
+    return LazyImage((height, width, len(names)), "float32", load, icc=icc, warnings=tuple(warnings))
+
+
+def _measure(window: Any) -> tuple[int, int]:
+    """Return width and height of a window, which is given by two of its corners."""
+    low, high = (np.asarray(corner, np.int64) for corner in window)
+    width, height = high - low + 1
+    return int(width), int(height)
 
 
 def _open_exr(data: bytes, name: str, header_only: bool = False) -> Any:

@@ -85,7 +85,7 @@ class Header:
         icc: Colour profile of the pixels.
         exif: EXIF block from its byte order mark on; its orientation is 1, its thumbnail unlinked.
         xmp: XMP packet; its orientation is 1.
-        iptc: IPTC in a Photoshop block, as in JPEG files.
+        iptc: IPTC in a Photoshop block, as in JPEG files; from such files with Photoshop's other resources.
         dpi: Pixels per inch, horizontal and vertical; None where the file has none.
         density: The same per a unit without a name, where there is no ``dpi``; in PNG and JPEG files only the
             ratio of the two has a meaning.

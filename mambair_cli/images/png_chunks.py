@@ -13,7 +13,7 @@ _METRES_PER_INCH = 0.0254
 _MOST_TEXT = 2**24  # bytes of a text when decompressed
 _MOST_TEXTS = 2**26  # the same of all texts that are compressed
 _TEXTS = (b"tEXt", b"zTXt", b"iTXt")
-_XMP = "XML:com.adobe.xmp"  # read as XMP, not as a text
+_XMP = b"XML:com.adobe.xmp"  # read as XMP, not as a text
 _SINGLE = (b"pHYs", b"acTL", b"cICP", b"iCCP", b"sRGB", b"gAMA", b"cHRM")  # chunks kept whole
 
 
@@ -91,17 +91,24 @@ def read_png_facts(data: Any) -> PngFacts:
         if kind in _SINGLE:
             chunks.setdefault(kind, bytes(data[start:end]))
         elif kind in _TEXTS:
+            body = bytes(data[start:end])
+            is_xmp = body.startswith(_XMP + b"\0")
             try:
-                text = _read_text(kind, bytes(data[start:end]), room)
+                text = _read_text(kind, body, _TextRoom(_MOST_TEXT) if is_xmp else room)
+            except _TooLongError:
+                damaged += not is_xmp  # which libvips reads, however long
             except (ValueError, IndexError, zlib.error):
                 damaged += 1
-                continue
-            if text.keyword != _XMP:
-                texts.append(text)
+            else:
+                texts += [] if is_xmp else [text]
         elif kind == b"IEND":
             has_end = True
             break
     return PngFacts(chunks, tuple(texts), has_end, damaged)
+
+
+class _TooLongError(ValueError):
+    """A text grows too large when decompressed."""
 
 
 @dataclass
@@ -166,5 +173,5 @@ def _decompress(data: bytes, room: _TextRoom) -> bytes:
     unpacked = zlib.decompressobj().decompress(data, most + 1)
     room.left = max(0, room.left - len(unpacked))
     if len(unpacked) > most:
-        raise ValueError("a text is too long")
+        raise _TooLongError("a text is too long")
     return unpacked

@@ -69,6 +69,8 @@ _READABLE = {
     "exr": rb"v/1\x01",
     "ico": rb"\x00\x00\x01\x00[^\0]\0",
 }
+_SHARED_BRANDS, _AVIF_BRANDS = (b"mif1", b"msf1"), (b"avif", b"avis")
+_MOST_BRAND_BYTES = 1024  # of a file's list, with what stands before it
 _UNREADABLE = {
     "JPEG XL": rb"\xff\x0a|\0\0\0\x0cJXL ",
     "PAM or PFM": rb"P[7Ff]\s",
@@ -126,6 +128,16 @@ def _find_archive(data: Any) -> str | None:
     return next((kind for kind, pattern in _ARCHIVES.items() if re.match(pattern, head, re.DOTALL)), None)
 
 
+def _is_compatible_with_avif(data: Any) -> bool:
+    """Tell whether a file whose main brand fits both AVIF and HEIC names AVIF among the others.
+
+    Source: ISO/IEC 14496-12, 4.3.
+    """
+    end = min(int.from_bytes(data[:4], "big"), _MOST_BRAND_BYTES)
+    brands = [bytes(data[at : at + 4]) for at in (8, *range(16, end, 4))]
+    return brands[0] in _SHARED_BRANDS and any(brand in _AVIF_BRANDS for brand in brands)
+
+
 def identify(data: Any, name: str) -> str:
     """Return the format of a file by its first bytes; TGA files by their names or last bytes.
 
@@ -142,7 +154,7 @@ def identify(data: Any, name: str) -> str:
         raise ImageError(f"cannot read {name}: it is empty; try another copy of it")
     for format, pattern in _READABLE.items():
         if re.match(pattern, head, re.DOTALL):
-            return format
+            return "avif" if format == "heic" and _is_compatible_with_avif(data) else format
     if targa.is_targa(data, name):
         return TARGA
     for kind, pattern in _UNREADABLE.items():

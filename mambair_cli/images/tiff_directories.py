@@ -10,6 +10,7 @@ import numpy as np
 # Tags that several modules read, and the pointers of a directory to others.
 DESCRIPTION, ORIENTATION, XMP = 0x010E, 0x0112, 0x02BC
 EXIF, GPS = 0x8769, 0x8825
+PHOTOSHOP = 0x8649  # its resources
 BYTE, TEXT, SHORT, LONG, BYTES, LONG8 = 1, 2, 3, 4, 7, 16  # TIFF's numbers of types
 # Bytes swapped together and bytes of one value, by type; a rational is two numbers.
 _SIZES = {
@@ -23,6 +24,7 @@ _MOST_ENTRIES = 4096  # in a directory, as in libtiff
 _ENTRY_BYTES = 12  # of BigTIFF more
 _MOST_ENTRIES_IN_ALL = 2**21
 _MOST_OVERLAP = 4  # times that a byte may be part of a directory or a value: some programs share values
+EMPTY_EXIF = struct.pack(">2sHIHI", b"MM", 42, 8, 0, 0)  # a block without tags
 MALFORMED = (struct.error, ValueError, KeyError, IndexError, OverflowError)
 
 
@@ -241,3 +243,30 @@ def append_directory(
         head += struct.pack(layout.entry, tag, entry.kind, entry.count, field)
     block.extend(head + struct.pack(layout.offset, following) + values)
     return at
+
+
+def set_entries(block: Buffer, entries: Directory) -> bytes:
+    """Return an EXIF block with entries set in its first directory; see :func:`append_directory`.
+
+    The directory is written anew at the end and points to the values that it had. All other bytes stay, since
+    maker notes rely on their places.
+
+    Args:
+        block: EXIF block.
+        entries: The entries to set, with values in the block's byte order.
+
+    Raises:
+        One of ``MALFORMED``: The block has no directory.
+    """
+    layout, first = read_header(block)
+    main, end = read_directory(block, layout, first)
+    (following,) = struct.unpack_from(layout.offset, block, end)
+    length = struct.calcsize(layout.offset)
+    kept = {}
+    for tag, entry in main.items():
+        at = entry.at + struct.calcsize(layout.entry) - length
+        kept[tag] = replace(entry, value=bytes(block[at : at + length]))  # the value, or where it lies
+    changed = bytearray(block)
+    at = append_directory(changed, layout, kept | entries, 0, following)
+    struct.pack_into(layout.offset, changed, layout.first, at)
+    return bytes(changed)

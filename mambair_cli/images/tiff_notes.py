@@ -5,13 +5,19 @@ from contextlib import suppress
 from dataclasses import replace
 
 from mambair_cli.images.description import identify_description, is_bare_shape
-from mambair_cli.images.metadata import DESCRIPTIVE, change_description, extract_page_notes
+from mambair_cli.images.metadata import (
+    DESCRIPTIVE,
+    change_description,
+    extract_page_notes,
+    read_tiff_resources,
+)
 from mambair_cli.images.move import to_upright
+from mambair_cli.images.photoshop import PATHS, has_paths
 from mambair_cli.images.picture import Header, PageNotes
 from mambair_cli.images.places import restate_upright_xmp
 from mambair_cli.images.resolution import find_tiff_resolution
 from mambair_cli.images.tiff import Page
-from mambair_cli.images.tiff_directories import DESCRIPTION, EXIF, GPS, MALFORMED, XMP, Buffer
+from mambair_cli.images.tiff_directories import DESCRIPTION, EXIF, GPS, MALFORMED, PHOTOSHOP, XMP, Buffer
 from mambair_cli.images.unread_blocks import CREDENTIALS
 from mambair_cli.system.wording import enumerate_names
 
@@ -25,7 +31,7 @@ _GEOREFERENCES = frozenset({33550, 33920, 33922, 34264, 34735, 34736, 34737, 421
 _HANDLED = DESCRIPTIVE.union(
     *(range(254, 267), range(273, 285), (288, 289, 292, 293), (296, 297, 301), range(317, 329)),
     *((330, 332, 333, 334, 336), range(338, 344), (347,), range(512, 522), range(529, 533)),
-    (559, XMP, EXIF, GPS, 34377, 34675),
+    (559, XMP, EXIF, GPS, PHOTOSHOP, 34675),
 )
 _TAGS_SHOWN = 6
 
@@ -51,7 +57,10 @@ def add_notes(header: Header, data: Buffer, pages: Sequence[Page]) -> Header:
         notes.append(PageNotes(exif, xmp, *find_tiff_resolution(page, header.exif)))
     usual = PageNotes(None, header.xmp, header.dpi, header.density)
     has_own = any(note != usual for note in notes[1:])
-    return replace(header, pages=tuple(notes) if has_own else (), left_out=tuple(_find_left_out(pages)))
+    left_out = list(_find_left_out(pages))
+    if any(PHOTOSHOP in page.tags and has_paths(read_tiff_resources(data, page.at)) for page in pages):
+        left_out.insert(0, PATHS)
+    return replace(header, pages=tuple(notes) if has_own else (), left_out=tuple(left_out))
 
 
 def _find_left_out(pages: Sequence[Page]) -> Iterator[str]:

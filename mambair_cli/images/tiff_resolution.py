@@ -7,20 +7,20 @@ from fractions import Fraction
 
 from mambair_cli.images.tiff import RATIONAL, RESOLUTION_UNIT, RESOLUTIONS, locate_value, walk_directories
 from mambair_cli.images.tiff_directories import (
+    EMPTY_EXIF,
     MALFORMED,
     SHORT,
     Buffer,
     ExifEntry,
-    append_directory,
     read_directory,
     read_header,
     read_number,
+    set_entries,
 )
 
 _NO_UNIT, _INCH = 1, 2
 _MOST = 2**32 - 1  # of a numerator or denominator
 _PRECISION = 10**6
-_EMPTY = struct.pack(">2sHIHI", b"MM", 42, 8, 0, 0)  # an EXIF block without tags
 
 Pair = tuple[float, float]
 
@@ -82,19 +82,17 @@ def set_exif_resolution(exif: bytes | None, dpi: Pair) -> bytes | None:
     Returns:
         The block, as it was where it is malformed.
     """
+    block = exif or EMPTY_EXIF
     try:
-        block = bytearray(exif or _EMPTY)
-        layout, first = read_header(block)
-        main, end = read_directory(block, layout, first)
-        (following,) = struct.unpack_from(layout.offset, block, end)
+        layout, _ = read_header(block)
+        entries = {
+            tag: ExifEntry(RATIONAL, 1, struct.pack(f"{layout.order}2I", *make_rational(value)))
+            for tag, value in zip(RESOLUTIONS, dpi, strict=True)
+        }
+        entries[RESOLUTION_UNIT] = ExifEntry(SHORT, 1, struct.pack(f"{layout.order}H", _INCH))
+        return set_entries(block, entries)
     except MALFORMED:
         return exif
-    for tag, value in zip(RESOLUTIONS, dpi, strict=True):
-        main[tag] = ExifEntry(RATIONAL, 1, struct.pack(f"{layout.order}2I", *make_rational(value)))
-    main[RESOLUTION_UNIT] = ExifEntry(SHORT, 1, struct.pack(f"{layout.order}H", _INCH))
-    at = append_directory(block, layout, main, 0, following)
-    struct.pack_into(layout.offset, block, layout.first, at)
-    return bytes(block)
 
 
 def scale_exif_resolution(exif: bytes, factors: tuple[float, float]) -> bytes:

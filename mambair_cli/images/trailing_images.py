@@ -7,7 +7,7 @@ from typing import Any
 from mambair_cli.errors import ImageError
 from mambair_cli.images.gif_blocks import read_gif_facts
 from mambair_cli.images.iso_boxes import read_boxes
-from mambair_cli.images.jpeg import END, SCAN, find_start, read_segments
+from mambair_cli.images.jpeg import SCAN, find_end, find_start, read_segments
 from mambair_cli.images.png_chunks import read_chunks
 
 _BEGINNINGS = (
@@ -95,9 +95,8 @@ def _find_behind_jpeg(data: Any, name: str) -> list[str]:
     is_dependent = False
     for segment in read_segments(data, find_start(data)):
         if segment.kind == SCAN:
-            end = data.find(END, segment.end)
-            is_explained = is_dependent or kinds is not None
-            if not is_explained and end >= 0 and _PICTURE.match(data[end + 2 : end + 2 + _SIGNATURE_BYTES]):
+            end = find_end(data) if kinds is None and not is_dependent else -1
+            if end >= 0 and _PICTURE.match(data[end + 2 : end + 2 + _SIGNATURE_BYTES]):
                 raise several_images_error(name)
             break
         body = bytes(data[segment.at : segment.end]) if segment.kind in (_APP1, _APP2) else b""
