@@ -135,6 +135,16 @@ def test_help_begins_with_a_noun_or_an_imperative() -> None:
     assert {name for name, text in texts if is_dangling(text)} == set()
 
 
+def test_libvips_is_imported_where_it_is_set_up_alone() -> None:
+    imported = [
+        module
+        for module in MODULES
+        for node in ast.walk(parse(module))
+        if isinstance(node, ast.Import) and "pyvips" in {alias.name for alias in node.names}
+    ]
+    assert imported == ["images/libvips.py"]
+
+
 @pytest.mark.parametrize(
     ("docstring", "count"),
     [

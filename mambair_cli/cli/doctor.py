@@ -167,9 +167,9 @@ def _check_scan() -> Finding:
 def _check_images() -> Finding:
     """Write a small picture in each format, and read it back."""
     import numpy as np
-    import pyvips
 
     from mambair_cli.images import WRITABLE_SUFFIXES, Picture, encode_picture, read_picture
+    from mambair_cli.images.libvips import pyvips
 
     picture = Picture(_make_picture()[:, :, :3])
     broken = {}

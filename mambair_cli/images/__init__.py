@@ -1,22 +1,25 @@
 """Read image files into arrays and write them: depth, alpha, colour, metadata; without torch."""
 
-from mambair_cli.images.alpha import bleed, is_opaque
-from mambair_cli.images.background import Colour, parse_colour, show_colour
-from mambair_cli.images.decoding import MAX_PIXELS, open_picture, read_picture
-from mambair_cli.images.encoding import DEFAULT_QUALITY, Writer, encode_picture, write_picture
-from mambair_cli.images.formats import (
-    WRITABLE_SUFFIXES,
-    find_losses,
-    find_risk,
-    fit_header,
-    format_of,
-    settle_format,
-)
-from mambair_cli.images.picture import Header, InputFrames, Picture
-from mambair_cli.images.row_reader import Reader
-from mambair_cli.images.samples import from_float, is_gray, join_luma, split_luma, to_float
-from mambair_cli.images.signatures import IMAGE_SUFFIXES, READABLE_SUFFIXES
-from mambair_cli.images.srgb import FirstPage, read_first_page
+TYPE_CHECKING = False  # type checkers take it as true; importing typing would make each command start later
+
+if TYPE_CHECKING:
+    from mambair_cli.images.alpha import bleed, is_opaque
+    from mambair_cli.images.background import Colour, parse_colour, show_colour
+    from mambair_cli.images.decoding import MAX_PIXELS, open_picture, read_picture
+    from mambair_cli.images.encoding import DEFAULT_QUALITY, Writer, encode_picture, write_picture
+    from mambair_cli.images.formats import (
+        WRITABLE_SUFFIXES,
+        find_losses,
+        find_risk,
+        fit_header,
+        format_of,
+        settle_format,
+    )
+    from mambair_cli.images.picture import Header, InputFrames, Picture
+    from mambair_cli.images.row_reader import Reader
+    from mambair_cli.images.samples import from_float, is_gray, join_luma, split_luma, to_float
+    from mambair_cli.images.signatures import IMAGE_SUFFIXES, READABLE_SUFFIXES
+    from mambair_cli.images.srgb import FirstPage, read_first_page
 
 __all__ = [
     "DEFAULT_QUALITY",
@@ -51,3 +54,26 @@ __all__ = [
     "to_float",
     "write_picture",
 ]
+
+_HOMES = {
+    "alpha": ("bleed", "is_opaque"),
+    "background": ("Colour", "parse_colour", "show_colour"),
+    "decoding": ("MAX_PIXELS", "open_picture", "read_picture"),
+    "encoding": ("DEFAULT_QUALITY", "Writer", "encode_picture", "write_picture"),
+    "formats": ("WRITABLE_SUFFIXES", "find_losses", "find_risk", "fit_header", "format_of", "settle_format"),
+    "picture": ("Header", "InputFrames", "Picture"),
+    "row_reader": ("Reader",),
+    "samples": ("from_float", "is_gray", "join_luma", "split_luma", "to_float"),
+    "signatures": ("IMAGE_SUFFIXES", "READABLE_SUFFIXES"),
+    "srgb": ("FirstPage", "read_first_page"),
+}
+
+
+def __getattr__(name: str) -> object:
+    """Return a name, imported at its first use: the table of formats is needed where libvips is not."""
+    import importlib
+
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(importlib.import_module(f"{__name__}.{home}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

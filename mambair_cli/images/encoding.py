@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-import pyvips
 
 from mambair_cli.errors import ImageError, NoRoomError
 from mambair_cli.images.avif_frames import write_avif_frames
@@ -21,7 +20,7 @@ from mambair_cli.images.file_patches import (
     make_exif_placeholder,
 )
 from mambair_cli.images.formats import FORMATS, WITH_QUALITY, explain_transparency, fit_header, settle_format
-from mambair_cli.images.libvips import LibvipsError, explained
+from mambair_cli.images.libvips import LibvipsError, explained, pyvips
 from mambair_cli.images.metadata import add_iptc, restate_exif
 from mambair_cli.images.picture import Header, InputFrames, Picture
 from mambair_cli.images.plain_alpha import PlainAlpha

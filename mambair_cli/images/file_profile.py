@@ -4,8 +4,6 @@ import struct
 from collections.abc import Sequence
 from typing import Any
 
-import pyvips
-
 from mambair_cli.errors import ImageError
 from mambair_cli.images.icc_profile import (
     ADOBE_GAMMA,
@@ -21,6 +19,7 @@ from mambair_cli.images.icc_profile import (
     make_profile,
 )
 from mambair_cli.images.iso_boxes import read_colour_numbers
+from mambair_cli.images.libvips import pyvips
 from mambair_cli.images.metadata import is_marked_adobe_rgb
 from mambair_cli.images.png_chunks import PngFacts
 from mambair_cli.images.tiff import Page

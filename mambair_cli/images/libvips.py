@@ -1,4 +1,7 @@
-"""Call libvips with nothing printed on stderr, and with its reason in each error."""
+"""Call libvips with nothing printed on stderr, and with its reason in each error.
+
+Other modules import pyvips from here, so that it is set up wherever it is used.
+"""
 
 import atexit
 import logging

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import pyvips
 
+from mambair_cli.images.libvips import pyvips
 from mambair_cli.images.picture import Header, InputFrames
 from mambair_cli.system.geometry import wraps_x, wraps_y
 

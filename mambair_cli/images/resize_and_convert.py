@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import pyvips
 
 from mambair_cli.images.background import Colour, convert_colour, is_gray
+from mambair_cli.images.libvips import pyvips
 from mambair_cli.images.picture import BAND_FORMATS, INTERPRETATIONS, Header, InputFrames
 from mambair_cli.images.plain_alpha import PlainAlpha
 from mambair_cli.system.geometry import Wrap, wraps_x, wraps_y

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pyvips
 
 from mambair_cli.errors import ImageError, ShortageError
-from mambair_cli.images.libvips import LibvipsError, explained
+from mambair_cli.images.libvips import LibvipsError, explained, pyvips
 from mambair_cli.images.picture import BAND_FORMATS, INTERPRETATIONS, Header
 from mambair_cli.images.samples import fit_range, widen
 

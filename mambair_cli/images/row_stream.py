@@ -11,7 +11,8 @@ from collections import deque
 from typing import Any
 
 import numpy as np
-import pyvips
+
+from mambair_cli.images.libvips import pyvips
 
 _STRIP_BYTES = 2**18
 _BYTES_AHEAD = 2**26  # may wait to be read: most pictures fit, and are encoded while others are computed

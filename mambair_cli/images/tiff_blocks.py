@@ -6,10 +6,9 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 
 import numpy as np
-import pyvips
 
 from mambair_cli.images.jpeg import mend
-from mambair_cli.images.libvips import LibvipsError, explained
+from mambair_cli.images.libvips import LibvipsError, explained, pyvips
 from mambair_cli.images.tiff import Page
 from mambair_cli.images.tiff_directories import MALFORMED, read_directory, read_header
 

@@ -7,11 +7,9 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, BinaryIO
 
-import pyvips
-
 from mambair_cli.errors import ImageError
 from mambair_cli.images.jpeg import MendedJpeg, find_start, mend
-from mambair_cli.images.libvips import LibvipsError, explained
+from mambair_cli.images.libvips import LibvipsError, explained, pyvips
 from mambair_cli.images.row_reader import Loaded
 from mambair_cli.images.tiff import Page, split_runs
 from mambair_cli.images.tiff_blocks import JPEG, find_lost_jpegs, find_lost_tiles, leave_out_tiles

@@ -6,8 +6,7 @@ from contextlib import contextmanager
 from mmap import ACCESS_READ, mmap
 from typing import Any, BinaryIO
 
-import pyvips
-
+from mambair_cli.images.libvips import pyvips
 from mambair_cli.images.metadata import add_exif_directories
 from mambair_cli.images.picture import Header
 from mambair_cli.images.tiff import restate_extra_samples
