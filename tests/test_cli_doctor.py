@@ -5,6 +5,8 @@ import re
 import pytest
 from repository import ROOT
 
+from mambair_cli.images import FORMATS
+
 
 @pytest.fixture
 def run(run):
@@ -23,7 +25,7 @@ def test_a_sound_installation_is_told_and_tried(run):
     assert code == 0
     lines = {line[:12].rstrip(): line[12:] for line in out.splitlines()}
     assert re.match(r"cpu: (1 thread|([2-9]|\d\d+) threads);", lines["devices"])
-    assert "reads and writes png, jpeg, webp, tiff, avif, gif" in lines["images"]
+    assert f"reads and writes {', '.join(FORMATS)}; " in lines["images"]
     assert lines["models"].startswith("built-in models verified")
     assert lines["hub"].endswith("not checked: offline")
     assert "tiny-x4 on cpu differs by 0 of 255 from the expected result" in lines["self-test"]

@@ -14,7 +14,8 @@ from pictures import encode, noise
 from PIL import Image
 
 from mambair_cli.errors import ImageError
-from mambair_cli.images import read_picture, targa
+from mambair_cli.images import FORMATS, read_picture, targa
+from mambair_cli.system.wording import enumerate_names
 
 WIDTH, HEIGHT = 7, 5
 TGA_PALETTE, TGA_COLOUR, TGA_GRAY, PACKED = 1, 2, 3, 8
@@ -423,7 +424,7 @@ def test_a_result_that_is_not_written_says_what_would_work(run: Any, suffix: str
     assert (code, out) == (2, [])
     assert err == (
         f"mambair: error: cannot write x.{suffix}: {suffix.upper()} is not written; "
-        "png, jpeg, webp, tiff, avif and gif can be written, and converted by another program\n"
+        f"{enumerate_names(FORMATS)} can be written, and converted by another program\n"
     )
 
 
@@ -434,7 +435,7 @@ def test_a_moving_image_becomes_no_clip(run: Any) -> None:
     assert code == 2
     assert err == (
         "mambair: error: cannot write b.mp4: an image becomes an image, "
-        "and a moving one gif, webp, avif or tiff, not .mp4; "
+        "and a moving one webp, tiff, avif or gif, not .mp4; "
         "make a clip of it first, as with ffmpeg -i a.gif a.mp4\n"
     )
     code, _, err = run("upscale", "a.gif", "-o", "w_%02d.png", "-s", "2")

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mambair_cli.errors import UsageError
-from mambair_cli.images import READABLE_SUFFIXES, WRITABLE_SUFFIXES
+from mambair_cli.images import FORMATS, READABLE_SUFFIXES
 from mambair_cli.images.discovery import FileFilter, find_sources, read_names
 from mambair_cli.images.source import Source
 from mambair_cli.runs.naming import name_targets, target_file
@@ -20,10 +20,10 @@ NAMES = st.builds(
     st.sampled_from(SUFFIXES),
 )
 PATHS = st.lists(NAMES, min_size=1, max_size=3).map(lambda parts: Path(*parts))
-FORMATS = st.sampled_from([None, *WRITABLE_SUFFIXES])
+ASKED = st.sampled_from([None, *FORMATS])
 
 
-@given(st.lists(PATHS, min_size=1, max_size=6, unique=True), FORMATS, st.sampled_from([None, "out"]))
+@given(st.lists(PATHS, min_size=1, max_size=6, unique=True), ASKED, st.sampled_from([None, "out"]))
 def test_each_image_has_a_name_of_its_own_or_is_refused(paths, format, output):
     sources = [Source(Path("photos") / path, Path("photos")) for path in paths]
     jobs, refusal = [], ""
@@ -44,21 +44,17 @@ def test_each_image_has_a_name_of_its_own_or_is_refused(paths, format, output):
         assert job.target.is_relative_to(root)
         assert job.target.parent == root / path.parent  # the tree is kept
         assert job.target not in {source.path for source in sources}
-        written = [
-            name for name, suffixes in WRITABLE_SUFFIXES.items() if job.target.suffix.lower() in suffixes
-        ]
+        written = [name for name, row in FORMATS.items() if job.target.suffix.lower() in row.suffixes]
         assert len(written) == 1  # the name says how it is written
         assert format in (None, *written)
         assert job.format in (None, *written)
-        if format is None and path.suffix.lower() in {
-            s for group in WRITABLE_SUFFIXES.values() for s in group
-        }:
+        if format is None and any(path.suffix.lower() in row.suffixes for row in FORMATS.values()):
             assert job.target.name == path.name
         if job.refusal:
             assert len([other for other in jobs if str(other.target).lower() == str(job.target).lower()]) > 1
 
 
-@given(PATHS, FORMATS)
+@given(PATHS, ASKED)
 def test_beside_its_input_a_result_keeps_the_stem_and_adds_the_mark(path, format):
     (job,) = name_targets([Source(path)], None, "_denoised", format)
     assert job.target

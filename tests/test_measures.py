@@ -382,7 +382,7 @@ def test_broken_resolutions_of_exif_stay() -> None:
 @pytest.mark.parametrize("big", [True, False])
 def test_results_of_every_size_have_their_resolution(big: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if big:
-        monkeypatch.setattr("mambair_cli.images.encoding._BIGTIFF_BYTES", 0)
+        monkeypatch.setattr("mambair_cli.images.writers._BIGTIFF_BYTES", 0)
     file = io.BytesIO()
     tifffile.imwrite(file, noise(20, 30), resolution=(0.5, 0.25), resolutionunit=1)
     data = encode_picture(read_picture(file.getvalue()), "tiff")

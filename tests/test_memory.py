@@ -191,7 +191,7 @@ def test_libvips_without_memory_is_no_fault_of_the_format(
     def fail(*_: Any) -> None:
         raise pyvips.Error("unable to call pngsave_target", reason)
 
-    monkeypatch.setattr("mambair_cli.images.encoding.save_to", fail)
+    monkeypatch.setattr("mambair_cli.images.writers.save_to", fail)
     assert main(pictures) == MemoryLimitError.exit_code
     err = capsys.readouterr().err
     assert err.count("error: out of memory for ") == 3

@@ -114,7 +114,7 @@ def test_large_files_are_big_tiff_with_all_metadata(
     big: bool, order: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if big:
-        monkeypatch.setattr("mambair_cli.images.encoding._BIGTIFF_BYTES", 0)
+        monkeypatch.setattr("mambair_cli.images.writers._BIGTIFF_BYTES", 0)
     before = replace(make_picture(), exif=exif_block(order=order), xmp=XMP, icc=ICC)
     data = encode_picture(before, "tiff")
     assert data[2] == (43 if big else 42)

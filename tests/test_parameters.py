@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from mambair_cli.cli import restore
 from mambair_cli.cli.options import Options
 from mambair_cli.errors import UsageError
-from mambair_cli.images import DEFAULT_QUALITY, MAX_PIXELS, WRITABLE_SUFFIXES
+from mambair_cli.images import MAX_PIXELS
 from mambair_cli.restore.settings import ImageSettings
 from mambair_cli.runs import parameters
 from mambair_cli.runs.parameters import SHARED, TASK_PARAMETERS
@@ -71,8 +71,6 @@ def test_options_of_a_command_and_parameters_of_a_query_agree(task):
 
 
 def test_parameters_are_those_of_the_modules_that_use_them():
-    assert tuple(WRITABLE_SUFFIXES) == parameters.FORMATS
-    assert parameters.QUALITY.default == DEFAULT_QUALITY
     assert parameters.MAX_PIXELS.default == MAX_PIXELS
     for task in TASKS:
         request = read_request(task, [])

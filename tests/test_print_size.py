@@ -12,10 +12,11 @@ from pictures import encode, make_picture, noise
 from PIL import Image
 
 from mambair_cli.images import encode_picture, read_picture
+from mambair_cli.images.formats import find_formats
 from mambair_cli.images.tiff_resolution import read_exif_resolution, set_exif_resolution
 
 X_RESOLUTION, Y_RESOLUTION, UNIT = 282, 283, 296
-FORMATS = ("png", "jpeg", "webp", "tiff", "avif")
+FORMATS = find_formats(lambda row: row.resolution)
 PIXELS = noise(20, 30, 3)
 
 

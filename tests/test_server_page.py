@@ -17,9 +17,8 @@ from restore_server import PHOTO, Link, ask, error_message, serving
 
 from mambair_cli.cli import main
 from mambair_cli.errors import ServerError
-from mambair_cli.images import READABLE_SUFFIXES
+from mambair_cli.images import FORMATS, READABLE_SUFFIXES
 from mambair_cli.inspection.need import SEEN_QUALITY
-from mambair_cli.runs.parameters import FORMATS
 from mambair_cli.server import service
 from mambair_cli.server.address import Address
 from mambair_cli.server.progress import ImageProgress, ProgressBoard, State
@@ -82,6 +81,7 @@ def test_the_page_offers_all_formats_and_knows_all_suffixes(address: Address) ->
     listed = re.search('<select id="format">(.*)</select>', page)
     assert listed
     assert re.findall('value="(.*?)"', listed[1]) == ["", *FORMATS]
+    assert re.findall('data-suffix="(.*?)"', listed[1]) == [row.suffixes[0] for row in FORMATS.values()]
     suffixes = re.search('data-suffixes="(.*?)"', page)
     assert suffixes
     assert set(suffixes[1].split()) == READABLE_SUFFIXES

@@ -162,7 +162,7 @@ def test_pages_keep_what_is_said_of_each(
     run: Any, weights: Path, byteorder: str, big: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if big:
-        monkeypatch.setattr("mambair_cli.images.encoding._BIGTIFF_BYTES", 0)
+        monkeypatch.setattr("mambair_cli.images.writers._BIGTIFF_BYTES", 0)
     save_book("in.tif", byteorder)
     code, _, err = run("upscale", "in.tif", "-o", "out.tif", "--weights", weights / "x2.safetensors")
     assert (code, "left out" in err) == (0, False)

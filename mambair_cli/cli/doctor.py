@@ -168,12 +168,12 @@ def _check_images() -> Finding:
     """Write a small picture in each format, and read it back."""
     import numpy as np
 
-    from mambair_cli.images import WRITABLE_SUFFIXES, Picture, encode_picture, read_picture
+    from mambair_cli.images import FORMATS, Picture, encode_picture, read_picture
     from mambair_cli.images.libvips import pyvips
 
     picture = Picture(_make_picture()[:, :, :3])
     broken = {}
-    for format in WRITABLE_SUFFIXES:
+    for format in FORMATS:
         try:
             shape = read_picture(encode_picture(picture, format)).pixels.shape
             if shape != np.shape(picture.pixels):
@@ -188,7 +188,7 @@ def _check_images() -> Finding:
         *(["heic"] if _version_of("pillow-heif") else []),
         *(["exr"] if _version_of("OpenEXR") else []),
     ]
-    written = [format for format in WRITABLE_SUFFIXES if format not in broken]
+    written = [format for format in FORMATS if format not in broken]
     text = f"libvips {numbers}; reads and writes {', '.join(written)}; reads {', '.join(read_only)}"
     text += "".join(f"; {format} fails: {why}" for format, why in broken.items())
     facts = {"libvips": numbers, "written": written, "read": [*written, *read_only], "failed": broken}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from mambair_cli.cli.look_words import BETTER_FOR_JPEG, HARDLY, name_little_noise
 from mambair_cli.cli.progress import shorten
+from mambair_cli.images.formats import FORMATS
 from mambair_cli.images.provenance import read_note
 from mambair_cli.inspection.features import SMALLEST
 from mambair_cli.inspection.need import (
@@ -33,7 +34,7 @@ NEARLY_ALL = 0.995  # a share that is shown as 100 %
 CLEARLY = 1.4  # ratio of two sigmas that is worth a word
 TONES = ("dark", "medium", "bright")
 NONE, UNKNOWN = "-", "?"
-_FORMATS = {"webp": "WebP", "jpeg2000": "JPEG 2000", "exr": "OpenEXR"}
+_TITLES = {"jpeg2000": "JPEG 2000", "exr": "OpenEXR", **{name: row.title for name, row in FORMATS.items()}}
 
 
 def print_in_full(inspection: "Inspection") -> None:
@@ -65,7 +66,7 @@ def _describe(inspection: "Inspection") -> Iterator[tuple[str, str]]:
     """Yield the parts of a description: a label and a text."""
     header, look = inspection.header, inspection.need.look
     quality, size = inspection.need.jpeg_quality, inspection.size
-    format = _FORMATS.get(header.format, header.format.upper())
+    format = _TITLES.get(header.format, header.format.upper())
     yield "image", shorten(str(inspection.source), sys.maxsize)
     by_tables = "" if quality is None else f" of quality {quality} by its tables"
     yield "file", f"{format}{by_tables}" + ("" if size is None else f", {format_bytes(size)}")

@@ -62,10 +62,9 @@ def name_jobs(
 
 def written_formats(jobs: Iterable["Job"]) -> set[str]:
     """Return the formats of the results, as far as names tell them."""
-    from mambair_cli.images import WRITABLE_SUFFIXES
+    from mambair_cli.images.formats import find_format
 
-    suffixes = {suffix: name for name, suffixes in WRITABLE_SUFFIXES.items() for suffix in suffixes}
-    named = (job.format or (job.target and suffixes.get(job.target.suffix.lower())) for job in jobs)
+    named = (job.format or (job.target and find_format(job.target.suffix)) for job in jobs)
     return set(filter(None, named))
 
 

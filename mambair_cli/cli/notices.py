@@ -56,21 +56,23 @@ def explain_unused(options: Options, formats: Collection[str]) -> list[str]:
         options: Options of the command.
         formats: The formats, as far as they are known before the images are read.
     """
-    from mambair_cli.images.formats import WITH_QUALITY
+    from mambair_cli.images.formats import find_formats, say_which_have
     from mambair_cli.system.wording import enumerate_names
 
-    plain = sorted(set(formats) - {*WITH_QUALITY})
-    clear = sorted(set(formats) - {"jpeg"})  # formats with transparency
+    opaque = find_formats(lambda row: not row.has_alpha)
+    plain = sorted(set(formats) - {*find_formats(lambda row: row.has_quality)})
+    clear = sorted(set(formats) - {*opaque})
     sentences = []
     if options.quality is not None and plain:
-        have = enumerate_names(WITH_QUALITY)
+        have = say_which_have(lambda row: row.has_quality)
         sentences.append(
-            f"--quality {options.quality} has no effect on {enumerate_names(plain)}; {have} have a quality"
+            f"--quality {options.quality} has no effect on {enumerate_names(plain)}; {have} a quality"
         )
     if options.background is not None and clear:
-        kept = enumerate_names(clear)
+        kept, alone = enumerate_names(clear), enumerate_names(opaque)
+        have = "has" if len(opaque) == 1 else "have"
         sentences.append(
-            f"--background {options.background} has no effect on {kept}; jpeg alone has no transparency"
+            f"--background {options.background} has no effect on {kept}; {alone} alone {have} no transparency"
         )
     return sentences
 

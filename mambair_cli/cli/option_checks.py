@@ -3,6 +3,7 @@
 from mambair_cli.cli.inputs import check_null
 from mambair_cli.cli.options import Options, refuse, show_option
 from mambair_cli.errors import UsageError
+from mambair_cli.images.formats import FORMATS, explain_depth
 
 
 def check_options(options: Options) -> None:
@@ -29,13 +30,12 @@ def check_options(options: Options) -> None:
         if other:
             raise UsageError(f"--ray {options.ray} and {other} exclude each other; give one")
     if options.format is not None:
-        from mambair_cli.images.formats import WITH_QUALITY  # imported here: --help needs this module
-
         check_format(options.format, options)
+        row = FORMATS[options.format]
         # Not where only the name of the output gives the format: scripts try several formats that way.
-        if options.quality is not None and options.format not in WITH_QUALITY:
+        if options.quality is not None and not row.has_quality:
             raise UsageError(f"{options.format} has no quality: --quality {options.quality}; leave it out")
-        if options.background is not None and options.format != "jpeg":
+        if options.background is not None and row.has_alpha:
             raise UsageError(
                 f"{options.format} keeps transparency: --background {options.background}; leave it out"
             )
@@ -68,5 +68,5 @@ def _check_watch(options: Options) -> None:
 
 def check_format(format: str, options: Options) -> None:
     """Refuse options that the output format cannot do."""
-    if options.depth == "16" and format not in ("png", "tiff", "avif"):
-        raise UsageError(f"{format} cannot store 16 bits per sample; png, tiff and avif can")
+    if options.depth == "16" and "uint16" not in FORMATS[format].dtypes:
+        raise UsageError(explain_depth(format, 16))

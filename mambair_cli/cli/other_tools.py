@@ -5,6 +5,7 @@ from collections.abc import Collection, Sequence
 from itertools import zip_longest
 from typing import NamedTuple
 
+from mambair_cli.images.formats import name_formats
 from mambair_cli.system.clips import CLIP_SUFFIXES
 from mambair_cli.system.values import read_percentage
 
@@ -189,7 +190,9 @@ _ADVICE = (  # what holds for certain commands goes before options that do the s
         (*_RESTORING, "evaluate", "serve"),
     ),
     _Advice(
-        ("--compression",), "TIFF and PNG lose nothing; --quality is for jpeg, webp and avif", _RESTORING
+        ("--compression",),
+        f"TIFF and PNG lose nothing; --quality is for {name_formats(lambda row: row.has_quality)}",
+        _RESTORING,
     ),
     _Advice(
         ("--dpi", "--ppi", "--density", "--resolution"),

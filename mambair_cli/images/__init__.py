@@ -6,16 +6,10 @@ if TYPE_CHECKING:
     from mambair_cli.images.alpha import bleed, is_opaque
     from mambair_cli.images.background import Colour, parse_colour, show_colour
     from mambair_cli.images.decoding import MAX_PIXELS, open_picture, read_picture
-    from mambair_cli.images.encoding import DEFAULT_QUALITY, Writer, encode_picture, write_picture
-    from mambair_cli.images.formats import (
-        WRITABLE_SUFFIXES,
-        find_losses,
-        find_risk,
-        fit_header,
-        format_of,
-        settle_format,
-    )
+    from mambair_cli.images.encoding import Writer, encode_picture, write_picture
+    from mambair_cli.images.formats import DEFAULT_QUALITY, FORMATS, choose_format, format_of, settle_format
     from mambair_cli.images.picture import Header, InputFrames, Picture
+    from mambair_cli.images.room import find_losses, find_risk, fit_header
     from mambair_cli.images.row_reader import Reader
     from mambair_cli.images.samples import from_float, is_gray, join_luma, split_luma, to_float
     from mambair_cli.images.signatures import IMAGE_SUFFIXES, READABLE_SUFFIXES
@@ -23,10 +17,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DEFAULT_QUALITY",
+    "FORMATS",
     "IMAGE_SUFFIXES",
     "MAX_PIXELS",
     "READABLE_SUFFIXES",
-    "WRITABLE_SUFFIXES",
     "Colour",
     "FirstPage",
     "Header",
@@ -35,6 +29,7 @@ __all__ = [
     "Reader",
     "Writer",
     "bleed",
+    "choose_format",
     "encode_picture",
     "find_losses",
     "find_risk",
@@ -59,9 +54,10 @@ _HOMES = {
     "alpha": ("bleed", "is_opaque"),
     "background": ("Colour", "parse_colour", "show_colour"),
     "decoding": ("MAX_PIXELS", "open_picture", "read_picture"),
-    "encoding": ("DEFAULT_QUALITY", "Writer", "encode_picture", "write_picture"),
-    "formats": ("WRITABLE_SUFFIXES", "find_losses", "find_risk", "fit_header", "format_of", "settle_format"),
+    "encoding": ("Writer", "encode_picture", "write_picture"),
+    "formats": ("DEFAULT_QUALITY", "FORMATS", "choose_format", "format_of", "settle_format"),
     "picture": ("Header", "InputFrames", "Picture"),
+    "room": ("find_losses", "find_risk", "fit_header"),
     "row_reader": ("Reader",),
     "samples": ("from_float", "is_gray", "join_luma", "split_luma", "to_float"),
     "signatures": ("IMAGE_SUFFIXES", "READABLE_SUFFIXES"),

@@ -21,7 +21,6 @@ from mambair_cli.images import other_decoders
 from mambair_cli.images.avif_frames import is_avif_animated
 from mambair_cli.images.description import PageLayout, fit_description
 from mambair_cli.images.file_profile import find_avif_profile, find_profile, find_tiff_profile
-from mambair_cli.images.formats import describe_left_out, describe_masks
 from mambair_cli.images.gif_blocks import GifFacts, read_gif_facts
 from mambair_cli.images.icc_profile import keep_usable_profile
 from mambair_cli.images.iso_boxes import find_extras
@@ -42,6 +41,7 @@ from mambair_cli.images.picture import (
 from mambair_cli.images.places import find_orientation, restate_upright
 from mambair_cli.images.png_chunks import PngFacts, read_png_facts
 from mambair_cli.images.resolution import add_resolution, find_tiff_resolution
+from mambair_cli.images.room import describe_left_out, describe_masks
 from mambair_cli.images.row_reader import NO_END, Loaded, Reader, corrupt_error, leave_out, wrap
 from mambair_cli.images.signatures import identify
 from mambair_cli.images.tiff import Page, choose_pages

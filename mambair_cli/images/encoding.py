@@ -2,70 +2,43 @@
 
 import io
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
 from mambair_cli.errors import ImageError, NoRoomError
-from mambair_cli.images.avif_frames import write_avif_frames
 from mambair_cli.images.background import Colour, is_gray
-from mambair_cli.images.file_patches import (
-    complete_avif,
-    complete_gif,
-    complete_jpeg,
-    complete_png,
-    complete_webp,
-    has_png_pixels,
-    make_exif_placeholder,
-)
-from mambair_cli.images.formats import FORMATS, WITH_QUALITY, explain_transparency, fit_header, settle_format
+from mambair_cli.images.formats import DEFAULT_QUALITY, FORMATS, Format, settle_format
 from mambair_cli.images.libvips import LibvipsError, explained, pyvips
 from mambair_cli.images.metadata import add_iptc, restate_exif
 from mambair_cli.images.picture import Header, InputFrames, Picture
 from mambair_cli.images.plain_alpha import PlainAlpha
 from mambair_cli.images.resize_and_convert import FrameReducer, choose_input_dtype, resize_and_convert
+from mambair_cli.images.room import explain_transparency, fit_header
 from mambair_cli.images.row_stream import RowStream, RowStreamClosedError
 from mambair_cli.images.samples import from_float, to_float
-from mambair_cli.images.vips_output import (
-    HeaderPatcher,
-    add_exif_to_tiff,
-    label_extra_samples,
-    save_to,
-    set_resolutions,
-)
+from mambair_cli.images.writers import WRITERS
 from mambair_cli.images.xmp import restate_xmp
 from mambair_cli.system.files import open_atomic
 from mambair_cli.system.wording import show
 
-DEFAULT_QUALITY = 95
-
 _NO_DPI = (72, 72)  # is taken out again
 _MM_PER_INCH = 25.4
-_BIGTIFF_BYTES = 3 * 2**30  # offsets end at 4 GiB; the margin is for alpha and data that grows by compression
 _SAMPLES_AT_ONCE = 2**22
-_JPEG_HEAD_BYTES = 64
-_STRAIGHT_ALPHA = 2  # TIFF's number of this kind of sample
-
-# What patches the start of a file, and what tells when enough of it is there.
-_HEADER_PATCHES = {
-    "png": (complete_png, has_png_pixels),
-    "jpeg": (complete_jpeg, lambda data: len(data) >= _JPEG_HEAD_BYTES),
-}
 
 
 def encode_picture(picture: Picture, format: str, quality: int | None = None) -> bytes:
     """Encode a picture as a file of a format, with its metadata.
 
     Samples deeper than the format allows are rounded to its largest depth. Alpha is left out if all pixels
-    are opaque and the format has no alpha. Gray stays gray, except in WebP and AVIF, which have only RGB.
+    are opaque and the format has no alpha. Gray stays gray, except in formats that have only RGB.
 
     Args:
         picture: Picture to encode.
-        format: ``"png"``, ``"jpeg"`` (never subsampled), ``"webp"``, ``"tiff"`` (deflate), ``"avif"`` or
-            ``"gif"``.
-        quality: Quality of JPEG, WebP and AVIF, 1 to 100, 95 if None; 100 is lossless for the last two.
-            Other formats ignore it.
+        format: Format of the file, such as ``"png"``.
+        quality: Quality, 1 to 100, of formats that have one; None for the default.
 
     Raises:
         ImageError: The format cannot be written, or has no room for the picture's size, alpha or metadata.
@@ -146,23 +119,23 @@ class Writer:
         quality = DEFAULT_QUALITY if quality is None else quality
         if not 1 <= quality <= 100:
             raise ImageError(f"cannot write {name}: the quality is {quality}; 1 to 100 works")
+        row = FORMATS[format]
         self._file = file
-        self._header = header
+        self._header = header = _restate(header, row)
         self._format = format
-        self._room = FORMATS[format]
         self._quality = quality
         self._name = name
         self._frames = frames or InputFrames(header.width, header.height)
-        if self._room.has_alpha or not header.has_alpha:
+        if row.has_alpha or not header.has_alpha:
             background = None
         self._background = background
-        has_gray = self._room.has_gray and (background is None or is_gray(background))
+        has_gray = row.has_gray and (background is None or is_gray(background))
         convert = header.icc is not None and (
-            strip or not self._room.has_profile or (not has_gray and header.icc[16:20] == b"GRAY")
+            strip or not row.has_profile or (not has_gray and header.icc[16:20] == b"GRAY")
         )
         self._to_srgb = convert
         self.dtype = choose_input_dtype(header, self._frames, convert, background)
-        has_alpha = header.has_alpha and (self._room.has_alpha or background is not None)
+        has_alpha = header.has_alpha and (row.has_alpha or background is not None)
         self._extra = has_alpha + len(header.masks)
         self._reducer: FrameReducer | None = None
         self._plain: PlainAlpha | None = None
@@ -171,10 +144,6 @@ class Writer:
             self._frames = InputFrames(header.width, header.height)
         elif not self._frames.fit(header) and has_alpha:
             self._plain = PlainAlpha(header, self._frames)
-        exif = restate_exif(header.exif, header.width, header.height) if header.exif else None
-        if header.iptc and format != "jpeg":
-            exif = add_iptc(exif, header.iptc)
-        self._exif = exif
         self._stream: RowStream | None = None
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
@@ -277,12 +246,11 @@ class Writer:
                     self._header,
                     self._frames,
                     self._to_srgb,
-                    self._format,
                     self._background,
                     len(self._header.masks),
                     self._plain,
                 )
-                self._save(self._describe(image))
+                WRITERS[self._format](self._file, self._describe(image), self._header, self._quality)
         except BaseException as error:  # the main thread raises it
             self._error = error
         finally:
@@ -291,16 +259,12 @@ class Writer:
     def _describe(self, image: Any) -> Any:
         """Add the metadata of the file, except EXIF."""
         header = self._header
-        # That of TIFF files is set later: libvips knows no unit without a name, and has a limit.
-        x, y = (header.dpi if self._format != "tiff" else None) or _NO_DPI
+        x, y = header.dpi or _NO_DPI
         image = image.copy(xres=x / _MM_PER_INCH, yres=y / _MM_PER_INCH)
         blocks = {
             "icc-profile-data": None if self._to_srgb else header.icc,
-            "xmp-data": restate_xmp(header.xmp, header.width, header.height) if header.xmp else None,
-            "iptc-data": header.iptc if self._format == "jpeg" else None,
-            "exif-data": b"Exif\0\0" + make_exif_placeholder(self._exif)
-            if self._exif and self._format == "avif"
-            else None,
+            "xmp-data": header.xmp,
+            "iptc-data": header.iptc,
         }
         for field, block in blocks.items():
             if block:
@@ -314,71 +278,12 @@ class Writer:
                 image.set_type(pyvips.GValue.gint_type, "loop", header.loop)
         return image
 
-    def _save(self, image: Any) -> None:
-        """Encode the image to the file, and patch what libvips does not write as wanted."""
-        header, format, exif = self._header, self._format, self._exif
-        options = self._save_options(image)
-        operation = f"{self._room.saver}save"
-        if format == "avif" and header.frames > 1:
-            self._file.write(self._encode_avif_frames(image))
-        elif format in ("webp", "avif", "gif"):
-            self._file.write(self._encode_whole(image, operation, options))
-        elif format == "tiff":
-            save_to(self._file, operation, image, options)
-            if header.masks:  # libvips labels all samples besides colours as alpha
-                label_extra_samples(self._file, ((_STRAIGHT_ALPHA,) * header.has_alpha) + header.masks)
-            set_resolutions(self._file, header)
-            if exif or header.pages:
-                size = header.width, header.height
-                others = [(page.exif, page.xmp and restate_xmp(page.xmp, *size)) for page in header.pages[1:]]
-                add_exif_to_tiff(self._file, exif, others)
-        else:
-            complete, is_ready = _HEADER_PATCHES[format]
-            patcher = HeaderPatcher(
-                self._file,
-                lambda data: complete(data, exif, header.dpi, header.texts, header.density),
-                is_ready,
-            )
-            save_to(patcher, operation, image, options)
-            patcher.flush()
 
-    def _save_options(self, image: Any) -> dict[str, Any]:
-        """Return the options of libvips for the format."""
-        header, format = self._header, self._format
-        kept = pyvips.enums.ForeignKeep
-        options = {"keep": kept.ICC | kept.XMP | kept.IPTC | kept.OTHER, **self._room.options}
-        if format in ("webp", "avif") and self._quality == 100:
-            options["lossless"] = True
-        elif format in WITH_QUALITY:
-            options["Q"] = self._quality
-        if format == "tiff":
-            # Many readers support no predictor for floats.
-            options["predictor"] = "none" if header.dtype == "float32" else "horizontal"
-            size = image.width * image.height * image.bands * np.dtype(header.dtype).itemsize
-            options["bigtiff"] = size > _BIGTIFF_BYTES
-        elif format == "avif":
-            if self._exif:  # else libvips would make one, with a resolution
-                options["keep"] |= kept.EXIF
-            options["bitdepth"] = 8 if header.dtype == "uint8" else 12
-        return options
-
-    def _encode_whole(self, image: Any, operation: str, options: dict[str, Any]) -> bytes:
-        """Encode WebP, AVIF or GIF, which libvips returns as one piece."""
-        header, exif = self._header, self._exif
-        data: bytes = pyvips.Operation.call(f"{operation}_buffer", image, **options)
-        if self._format == "gif":
-            return complete_gif(data, header.texts)
-        if exif and self._format == "webp":
-            return complete_webp(data, exif, header.width, header.height, has_alpha=image.bands > 3)
-        if exif and self._format == "avif":
-            return complete_avif(data, exif)
-        return data
-
-    def _encode_avif_frames(self, image: Any) -> bytes:
-        header = self._header
-        names = {"icc_profile": "icc-profile-data", "xmp": "xmp-data"}
-        held = {key: image.get(name) if image.get_typeof(name) else None for key, name in names.items()}
-        samples = image.colourspace("srgb").numpy() if image.bands < 3 else image.numpy()
-        frames = samples.reshape(header.frames, header.height, header.width, -1)
-        blocks = {**held, "exif": self._exif}
-        return write_avif_frames(frames, header.delays, header.loop, self._quality, blocks)
+def _restate(header: Header, row: Format) -> Header:
+    """Return the header of a file with metadata that tell its size, and with IPTC where the format has it."""
+    size = header.width, header.height
+    exif = restate_exif(header.exif, *size) if header.exif else None
+    if header.iptc and not row.has_iptc:
+        exif = add_iptc(exif, header.iptc)
+    xmp = restate_xmp(header.xmp, *size) if header.xmp else None
+    return replace(header, exif=exif, xmp=xmp, iptc=header.iptc if row.has_iptc else None)

@@ -1,113 +1,206 @@
-"""The file formats that can be written, and what each can hold."""
+"""The formats of files that can be written: a row for each, with what its files can hold.
+
+Who wants to know what a format can do asks its row; ``images.writers`` has the function that writes it.
+Nothing heavy is imported here: ``--help`` needs this module.
+"""
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Literal
 
-from mambair_cli.errors import ImageError, NoRoomError
-from mambair_cli.images.file_patches import write_comment
-from mambair_cli.images.measured import describe_unmoved, find_unmoved, move_exif_measures, move_xmp_measures
-from mambair_cli.images.move import Move
-from mambair_cli.images.picture import Header, Text
-from mambair_cli.images.places import move_exif_places, move_xmp_places
-from mambair_cli.images.resolution import carry_measures, describe_lost_resolution, fit_resolution
-from mambair_cli.images.signatures import IMAGE_SUFFIXES
+from mambair_cli.errors import ImageError
 from mambair_cli.system.wording import enumerate_names, show
 
 NUMBER = re.compile(r"%0?\d*d")  # in the name of numbered images
-_RAW_PROFILE = "Raw profile type "  # start of ImageMagick's texts that hold EXIF and similar data
+DEFAULT_QUALITY = 95
+MOST_DPI = 1e9  # a tenth of an atom's width
 
 
 @dataclass(frozen=True)
-class Room:
-    """What a format has room for, and how libvips writes it."""
+class Format:
+    """What files of a format can hold, and what they take.
 
+    Attributes:
+        title: Its name in texts.
+        suffixes: Suffixes of names of files; results get the first.
+        dtypes: Types of samples, the deepest last.
+        noise: Bytes of a file per byte of its samples, each up to a quality.
+        frames_dtype: The type for several frames, if it differs from a single one's.
+        colours: Largest number of colours of a frame; None for all.
+        gray_noise: Factor of ``noise`` for gray pictures.
+        block: Side of the blocks to which pictures are filled up, in pixels.
+        is_whole: Whether a file is made as one piece, in memory, and not row by row.
+        has_quality: Whether there is a quality, from 1 to 100.
+        is_lossless_at_100: Whether nothing is lost at the highest quality.
+        has_alpha: Whether there is transparency.
+        has_gray: Whether gray pictures stay gray.
+        has_profile: Whether there is room for a colour profile; else colours become sRGB.
+        has_frames: Whether there is room for several pages or frames.
+        has_page_notes: Whether there is room for what pages after the first say of themselves.
+        has_masks: Whether there is room for samples that are neither colour nor alpha.
+        has_iptc: Whether IPTC has a place of its own; else EXIF holds it.
+        texts: How texts are kept: with their keywords, or as comments; None where they are left out.
+        resolution: Where a resolution is: in a place of its own; in EXIF alone; among the tags of which EXIF
+            is a part, also without a unit. None where it is left out.
+        dpi: Smallest and largest number of pixels per inch; where libvips writes it, what that can write.
+        most_ratio: Largest number in the ratio of a resolution without a unit; 0: it is left out.
+        longest_side: Most pixels a side; None for any number.
+        longest_exif: Most bytes of EXIF; None for any number; 0: it is left out.
+        longest_xmp: The same for XMP.
+        longest_text: The same for a text.
+    """
+
+    title: str
     suffixes: tuple[str, ...]
-    dtypes: tuple[str, ...]  # largest depth last
-    options: Mapping[str, Any]
-    saver: str
+    dtypes: tuple[str, ...]
+    noise: tuple[tuple[int, float], ...]
+    frames_dtype: str | None = None
+    colours: int | None = None
+    gray_noise: float = 1
+    block: int = 1
+    is_whole: bool = False
+    has_quality: bool = False
+    is_lossless_at_100: bool = False
     has_alpha: bool = True
     has_gray: bool = True
     has_profile: bool = True
     has_frames: bool = False
+    has_page_notes: bool = False
     has_masks: bool = False
-    frames_dtype: str | None = None  # for several frames, if it differs from a single one
-    longest_side: int | None = None  # pixels
-    longest_exif: int | None = None  # bytes, like longest_xmp
+    has_iptc: bool = False
+    texts: Literal["keywords", "comments"] | None = None
+    resolution: Literal["own", "exif", "tags"] | None = "own"
+    dpi: tuple[float, float] = (0, MOST_DPI)
+    most_ratio: int = 0
+    longest_side: int | None = None
+    longest_exif: int | None = None
     longest_xmp: int | None = None
-    has_texts: bool = False
-    longest_text: int | None = None  # bytes
+    longest_text: int | None = None
 
 
+# The noise was measured: white noise, and noise of the least and largest values alone, and a tenth more; the
+# files of photographs have a fifth of that.
 FORMATS = MappingProxyType(
     {
-        # Each line takes the better of the filters "sub" and "up". Without filters photographs take three
-        # times the space; more filters save none and take twice the time. Measured: benchmarks/README.md.
-        "png": Room(
-            (".png",), ("uint8", "uint16"), {"compression": 4, "filter": 0x30}, "png", has_texts=True
+        "png": Format(
+            "PNG",
+            (".png",),
+            ("uint8", "uint16"),
+            noise=((100, 1.015),),
+            texts="keywords",
+            dpi=(0, 2.5e7),
+            most_ratio=2**31 - 1,
         ),
-        "jpeg": Room(
+        "jpeg": Format(
+            "JPEG",
             (".jpg", ".jpeg", ".jpe", ".jfif"),
             ("uint8",),
-            {"subsample_mode": "off"},
-            "jpeg",
+            noise=((75, 0.6), (90, 0.85), (95, 1.1), (98, 1.4), (100, 1.8)),
+            gray_noise=1.25,  # among colours, two of three samples are stored more coarsely
+            block=16,
+            has_quality=True,
             has_alpha=False,
+            has_iptc=True,
+            texts="comments",
+            dpi=(0.5, 65535),
+            most_ratio=65535,
             longest_side=65500,
             longest_exif=65527,
             longest_xmp=65502,
-            has_texts=True,
             longest_text=65533,
         ),
-        # exact: colours under transparent pixels are kept.
-        "webp": Room(
+        "webp": Format(
+            "WebP",
             (".webp",),
             ("uint8",),
-            {"exact": True, "smart_subsample": True},
-            "webp",
+            noise=((75, 0.5), (95, 0.6), (99, 0.65), (100, 1.1)),
+            block=16,
+            is_whole=True,
+            has_quality=True,
+            is_lossless_at_100=True,
             has_gray=False,
             has_frames=True,
+            resolution="exif",
             longest_side=16383,
         ),
-        "tiff": Room(
+        "tiff": Format(
+            "TIFF",
             (".tif", ".tiff"),
             ("uint8", "uint16", "float32"),
-            {"compression": "deflate", "resunit": "inch"},
-            "tiff",
+            noise=((100, 1.015),),
             has_frames=True,
+            has_page_notes=True,
             has_masks=True,
+            resolution="tags",
         ),
-        "avif": Room(
+        "avif": Format(
+            "AVIF",
             (".avif",),
             ("uint8", "uint16"),
-            {"compression": "av1", "subsample_mode": "off"},
-            "heif",
+            noise=((75, 0.6), (95, 1.0), (99, 1.4), (100, 1.6)),
+            frames_dtype="uint8",
+            block=16,
+            is_whole=True,
+            has_quality=True,
+            is_lossless_at_100=True,
             has_gray=False,
             has_frames=True,
-            frames_dtype="uint8",
+            resolution="exif",
             longest_side=65535,
             longest_exif=60000,
             longest_xmp=60000,
         ),
-        # A pixel whose colour moves by no more than 6 (of 256) is not drawn again: each frame has its own
-        # palette, and what stands still would shimmer. All frames are kept, also those that are equal.
-        "gif": Room(
+        "gif": Format(
+            "GIF",
             (".gif",),
             ("uint8",),
-            {"interframe_maxerror": 6, "keep_duplicate_frames": True},
-            "gif",
+            noise=((100, 0.65),),
+            colours=256,
+            is_whole=True,
+            has_gray=False,
             has_profile=False,
             has_frames=True,
+            texts="comments",
+            resolution=None,
             longest_side=65535,
-            longest_xmp=0,  # it is left out
-            has_texts=True,
+            longest_exif=0,
+            longest_xmp=0,
         ),
     }
 )
-WRITABLE_SUFFIXES = MappingProxyType({format: room.suffixes for format, room in FORMATS.items()})
-WITH_QUALITY = ("jpeg", "webp", "avif")  # formats of files that have a quality
+
+
+def find_formats(can: Callable[[Format], object]) -> list[str]:
+    """Return the names of the formats that can do something, as a test of their rows tells."""
+    return [name for name, row in FORMATS.items() if can(row)]
+
+
+def name_formats(can: Callable[[Format], object]) -> str:
+    """Return the same as words: "jpeg and webp"."""
+    return enumerate_names(find_formats(can))
+
+
+def say_which_have(can: Callable[[Format], object]) -> str:
+    """Return the same as the start of a sentence: "tiff has", "jpeg and webp have"."""
+    names = find_formats(can)
+    return f"{enumerate_names(names)} {'has' if len(names) == 1 else 'have'}"
+
+
+def find_format(suffix: str) -> str | None:
+    """Return the format of a suffix, with its dot; None where it names none that can be written."""
+    return next(iter(find_formats(lambda row: suffix.lower() in row.suffixes)), None)
+
+
+def choose_format(own: str | None) -> str:
+    """Return the format of a result for which none was asked: that of its input, or PNG.
+
+    Args:
+        own: Format of the input, which may be one that is only read; None where it is unknown.
+    """
+    return own if own is not None and own in FORMATS else "png"
 
 
 def format_of(path: Path) -> str:
@@ -116,9 +209,11 @@ def format_of(path: Path) -> str:
     Raises:
         ImageError: The suffix names no format that can be written.
     """
-    for format, room in FORMATS.items():
-        if path.suffix.lower() in room.suffixes:
-            return format
+    format = find_format(path.suffix)
+    if format is not None:
+        return format
+    from mambair_cli.images.signatures import IMAGE_SUFFIXES  # imported here: it needs NumPy
+
     if path.suffix.lower() in IMAGE_SUFFIXES:
         raise ImageError(
             f"cannot write {show(path)}: {path.suffix[1:].upper()} is not written; "
@@ -137,8 +232,7 @@ def settle_format(target: Path, format: str | None) -> str:
     Raises:
         ImageError: The name contradicts the given format, or there is neither.
     """
-    named = any(target.suffix.lower() in suffixes for suffixes in WRITABLE_SUFFIXES.values())
-    if format is not None and not named:
+    if format is not None and find_format(target.suffix) is None:
         return format
     asked = format_of(target)
     if format not in (None, asked):
@@ -146,188 +240,7 @@ def settle_format(target: Path, format: str | None) -> str:
     return asked
 
 
-def fit_header(
-    header: Header,
-    format: str,
-    name: str,
-    depth: int | None = None,
-    strip: bool = False,
-    source: Header | None = None,
-) -> Header:
-    """Return the header of a picture as a file of a format will have it.
-
-    Samples get the format's largest depth where theirs is larger, and masks that it cannot hold are left out.
-
-    Args:
-        header: Header of the result.
-        format: Format of the file.
-        name: Name of the file, for errors.
-        depth: Bits per sample, 8 or 16; None for those of the header.
-        strip: Whether to leave out all metadata, and the profile: colours become sRGB.
-        source: Header of the picture that the result is made from; None if that is the picture itself.
-
-    Raises:
-        ImageError: The format is unknown, or cannot hold the picture's size, depth, frames or metadata.
-    """
-    if format not in FORMATS:
-        raise ImageError(f"cannot write {name}: no such format; {enumerate_names(FORMATS)} can be written")
-    room = FORMATS[format]
-    dtype = header.dtype if depth is None else f"uint{depth}"
-    if dtype not in room.dtypes:
-        if depth is not None:
-            deep = [other for other, held in FORMATS.items() if dtype in held.dtypes]
-            raise ImageError(
-                f"cannot write {name}: {format} cannot store {depth} bits per sample; "
-                f"{enumerate_names(deep)} can"
-            )
-        dtype = room.dtypes[-1]
-    if header.frames > 1 and room.frames_dtype is not None:
-        dtype = room.frames_dtype
-    if strip:
-        header = replace(header, exif=None, xmp=None, iptc=None, dpi=None, density=None, texts=(), pages=())
-    if format != "tiff":
-        header = replace(header, pages=())
-    masks = header.masks if room.has_masks else ()
-    header = replace(header, dtype=dtype, masks=masks, texts=tuple(keep_texts(header, format)))
-    header = _move_places(source or header, header)
-    header = fit_resolution(carry_measures(source or header, header), format)
-    _check_room(header, format, room, name)
-    return header
-
-
-def _move_to(source: Header, result: Header) -> Move:
-    return Move(1, (source.width, source.height), (result.width, result.height))
-
-
-def _move_places(source: Header, header: Header) -> Header:
-    """Return the header of a result whose metadata name places in a picture of another size."""
-    move = _move_to(source, header)
-    pages = tuple(note._replace(xmp=_move_xmp(note.xmp, move)) for note in header.pages)
-    exif = header.exif and move_exif_measures(move_exif_places(header.exif, move), move)
-    return replace(header, exif=exif, xmp=_move_xmp(header.xmp, move), pages=pages)
-
-
-def _move_xmp(xmp: bytes | None, move: Move) -> bytes | None:
-    return xmp and move_xmp_measures(move_xmp_places(xmp, move), move)
-
-
-def has_room_for_xmp(format: str, xmp: bytes) -> bool:
-    """Tell whether files of a format can hold an XMP packet."""
-    longest = FORMATS[format].longest_xmp
-    return longest is None or len(xmp) <= longest
-
-
-def keep_texts(header: Header, format: str) -> list[Text]:
-    """Return the texts of a picture that a format can hold."""
-    room = FORMATS[format]
-    longest = room.longest_text
-    return [
-        text
-        for text in header.texts
-        if room.has_texts
-        and (format == "png" or not text.keyword.startswith(_RAW_PROFILE))
-        and (longest is None or len(write_comment(text)) <= longest)
-    ]
-
-
-def find_losses(header: Header, result: Header, format: str, strip: bool = False) -> list[str]:
-    """Say what a file of a format will lose, where that is no reason to refuse the picture.
-
-    Args:
-        header: Header of the picture.
-        result: Header of the result, from :func:`fit_header`.
-        format: Format of the file.
-        strip: Whether metadata is left out anyway.
-    """
-    losses = ["CMYK becomes RGB (sRGB); ink values are not kept"] if header.is_from_cmyk else []
-    masks = describe_masks(header.masks)
-    is_one = len(header.masks) == 1
-    if header.masks and FORMATS[format].has_masks:
-        losses.append(f"{masks} kept as {'a mask' if is_one else 'masks'}, not restored{_advise(header)}")
-    elif header.masks:
-        them = "it" if is_one else "them"
-        losses.append(f"{masks} left out: {format} has no room for {them}; tiff has{_advise(header)}")
-    kept = keep_texts(header, format)
-    lost = dict.fromkeys(text.keyword for text in header.texts if text not in kept)
-    if lost and not strip:
-        names = ", ".join(show(keyword) for keyword in lost)
-        losses.append(f"{format} has no room for its texts: {names}; png has")
-    if strip:
-        return losses
-    if format != "gif":  # which has neither EXIF nor XMP
-        unmoved = find_unmoved(result.exif, result.xmp, _move_to(header, result))
-        losses += describe_unmoved([*header.unmoved, *unmoved])
-    if resolution := describe_lost_resolution(header, result, format):
-        losses.append(resolution)
-    if len(set(header.pages)) > 1 and not result.pages:
-        losses.append(f"{format} has no room for what pages after the first say of themselves; tiff has")
-    if header.left_out:
-        losses.append(describe_left_out(header))
-    return losses
-
-
-def explain_transparency(format: str) -> str:
-    """Say that a format has no transparency, and what would work."""
-    return (
-        f"{format} has no room for transparency; png, webp and tiff keep it, and --background white fills it"
-    )
-
-
-def find_risk(header: Header, format: str, has_background: bool) -> str | None:
-    """Say what may refuse a picture, as far as its header tells: whether its pixels are opaque it does not.
-
-    Args:
-        header: Header of the picture.
-        format: Format of the result.
-        has_background: Whether a colour stands for transparent pixels.
-    """
-    if has_background or not header.has_alpha or FORMATS[format].has_alpha:
-        return None
-    return f"it fails if a pixel is transparent: {explain_transparency(format)}"
-
-
-def describe_left_out(header: Header) -> str:
-    """Say which metadata no result has."""
-    return f"left out: {enumerate_names(header.left_out)}"
-
-
-def describe_masks(masks: tuple[int, ...]) -> str:
-    """Describe the masks of an image for a message."""
-    is_unknown = 0 in masks  # GDAL writes so what is neither gray nor of RGB
-    if len(masks) == 1:
-        kinds = "a saved selection, spot colour or band" if is_unknown else "a saved selection or spot colour"
-        return f"extra channel ({kinds})"
-    kinds = "saved selections, spot colours or bands" if is_unknown else "saved selections or spot colours"
-    return f"{len(masks)} extra channels ({kinds})"
-
-
-def _advise(header: Header) -> str:
-    """Say how the bands of a picture that are of no kind can be restored."""
-    if 0 not in header.masks:
-        return ""
-    colours = ""
-    if header.bands == 1 and len(header.masks) > 1:
-        colours = "`gdal_translate -co PHOTOMETRIC=RGB in.tif out.tif` makes colours of three bands, and "
-    return f"; {colours}`gdal_translate -b N in.tif out.tif` makes a picture of band N"
-
-
-def _check_room(header: Header, format: str, room: Room, name: str) -> None:
-    """Refuse what the format would cut off."""
-    if room.longest_side and max(header.height, header.width) > room.longest_side:
-        raise NoRoomError(
-            f"cannot write {name}: {format} has room for {room.longest_side} pixels a side, "
-            f"not {header.width}×{header.height}; png and tiff hold it"
-        )
-    if header.frames > 1 and not room.has_frames:
-        numbered = "; numbered images are results of clips only" if NUMBER.search(name) else ""
-        raise NoRoomError(
-            f"cannot write {name}: {format} holds one image, not {header.frames} pages or frames; "
-            f"webp, tiff, avif and gif hold them{numbered}"
-        )
-    blocks = (("EXIF", header.exif, room.longest_exif), ("XMP", header.xmp, room.longest_xmp))
-    for kind, block, longest in blocks:
-        if block and longest and len(block) > longest:
-            raise NoRoomError(
-                f"cannot write {name}: {format} has room for {longest} bytes of {kind}, "
-                f"not {len(block)}; png, webp and tiff hold it"
-            )
+def explain_depth(format: str, depth: int) -> str:
+    """Say that a format cannot store so many bits per sample, and which can."""
+    deep = name_formats(lambda row: f"uint{depth}" in row.dtypes)
+    return f"{format} cannot store {depth} bits per sample; {deep} can"

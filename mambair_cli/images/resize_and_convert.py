@@ -15,7 +15,6 @@ from mambair_cli.system.geometry import Wrap, wraps_x, wraps_y
 _MOST_BY_KERNEL = 300  # largest factor by which a kernel of libvips reduces in one step
 _REACH = 4  # pixels of the result on which one depends, to each side
 _WHITE_16 = 65535
-_AVIF_STEPS, _AVIF_SHIFT = 4095, 16  # 12 bits, which libvips takes from the upper bits of 16
 
 
 def choose_input_dtype(
@@ -32,7 +31,6 @@ def resize_and_convert(
     header: Header,
     frames: InputFrames,
     to_srgb: bool,
-    format: str,
     background: Colour | None = None,
     masks: int = 0,
     plain: PlainAlpha | None = None,
@@ -45,7 +43,6 @@ def resize_and_convert(
         header: Header of the file.
         frames: The frames as they come.
         to_srgb: Whether to convert from the header's profile to sRGB.
-        format: Format of the file.
         background: Colour behind transparent pixels; the result then has no alpha.
         masks: Number of samples after colours and alpha, which are no part of the picture.
         plain: What was noted of alpha, where there is some and the image is to be reduced.
@@ -59,8 +56,6 @@ def resize_and_convert(
     elif others is not None and others.format != BAND_FORMATS[header.dtype]:  # they have that of the colours
         others = _round(others / _WHITE_16, header.dtype)
     image = _convert_picture(image, header, to_srgb, background)
-    if format == "avif" and header.dtype == "uint16":
-        image = ((image * (_AVIF_STEPS / 65535)).rint() * _AVIF_SHIFT).cast("ushort")
     bands = image.bands - (image.bands % 2 == 0)
     if others is not None:
         image = image.bandjoin(others)

@@ -5,6 +5,7 @@ from fractions import Fraction
 from typing import Any, overload
 
 from mambair_cli.images.description import names_unit, restate_description, tells_size_of_pixels
+from mambair_cli.images.formats import FORMATS, MOST_DPI, say_which_have
 from mambair_cli.images.jpeg import read_jfif_density
 from mambair_cli.images.picture import Header, PageNotes
 from mambair_cli.images.png_chunks import PngFacts
@@ -18,23 +19,11 @@ from mambair_cli.images.xmp import scale_xmp_resolution
 
 Pair = tuple[float, float]
 
-_MOST_DPI = 1e9  # a tenth of an atom's width
 _MOST_PRINTED = 10_000  # pixels per inch; finer ones are the size of what is seen, not of a print
 _UNITS_PER_INCH = {2: 1.0, 3: 2.54}  # by the number that TIFF and EXIF give the unit
 _JFIF_UNITS_PER_INCH = {1: 1.0, 2: 2.54}
 _UNKNOWN = (72, 72)  # pixels per inch in EXIF that tell nothing, as its standard says
 _PRECISION = 10**6
-# Most pixels per inch (of PNG: that libvips writes), and largest number of a ratio; formats that are missing
-# have room for neither.
-_ROOM = {
-    "tiff": (_MOST_DPI, 0),
-    "png": (2.5e7, 2**31 - 1),
-    "jpeg": (65535, 65535),
-    "webp": (_MOST_DPI, 0),
-    "avif": (_MOST_DPI, 0),
-}
-_ONLY_IN_EXIF = ("webp", "avif")  # formats without a resolution of their own
-_WITH_ONE = ("tiff", *_ONLY_IN_EXIF)  # the others keep that of EXIF beside their own
 _ROUNDING = 0.02  # JFIF holds whole numbers
 
 
@@ -99,7 +88,7 @@ def _to_inches(x: float, y: float, per_inch: float | None) -> Pair | None:
 def find_sensible_dpi(dpi: Pair | None) -> Pair | None:
     """Round a resolution, since files store it in other units; return None for an impossible one."""
     x, y = (round(side, 2) for side in dpi or (0, 0))
-    return (x, y) if 0 < x < _MOST_DPI and 0 < y < _MOST_DPI else None
+    return (x, y) if 0 < x < MOST_DPI and 0 < y < MOST_DPI else None
 
 
 def carry_measures(source: Header, result: Header) -> Header:
@@ -132,16 +121,15 @@ def fit_resolution(header: Header, format: str) -> Header:
 
     Where a format has room for it in EXIF alone, EXIF tells it.
     """
-    most, most_parts = _ROOM.get(format, (0, 0))
-    dpi = header.dpi
-    if dpi is not None and (max(dpi) > most or (format == "jpeg" and min(dpi) < 0.5)):
+    row = FORMATS[format]
+    least, most = row.dpi
+    dpi, density, exif = header.dpi, header.density, header.exif
+    if dpi is not None and not (row.resolution and least <= min(dpi) <= max(dpi) <= most):
         dpi = None
-    density = header.density
-    if density is not None and format != "tiff":
-        ratio = make_ratio(density, most_parts) if most_parts else (1, 1)
+    if density is not None and row.resolution != "tags":
+        ratio = make_ratio(density, row.most_ratio) if row.most_ratio else (1, 1)
         density = None if ratio[0] == ratio[1] else (float(ratio[0]), float(ratio[1]))
-    exif = header.exif
-    if format in _ONLY_IN_EXIF and dpi is not None and _find_exif_dpi(exif) != find_sensible_dpi(dpi):
+    if row.resolution == "exif" and dpi is not None and _find_exif_dpi(exif) != find_sensible_dpi(dpi):
         exif = set_exif_resolution(exif, dpi)
     return replace(header, dpi=dpi, density=density, exif=exif)
 
@@ -152,7 +140,8 @@ def describe_lost_resolution(source: Header, result: Header, format: str) -> str
     Or for a second one: EXIF's, where PNG and JPEG files tell another beside it.
     """
     in_exif = _find_exif_dpi(source.exif)
-    if source.dpi and result.dpi and in_exif and format in _WITH_ONE and _differ(source.dpi, in_exif):
+    has_one = FORMATS[format].resolution != "own"
+    if has_one and source.dpi and result.dpi and in_exif and _differ(source.dpi, in_exif):
         (x, y), (u, v) = source.dpi, in_exif
         return f"left out: the resolution of its EXIF, {u:g}×{v:g} pixels per inch; {x:g}×{y:g} stays"
     told = source.dpi or source.density
@@ -160,7 +149,8 @@ def describe_lost_resolution(source: Header, result: Header, format: str) -> str
         return None
     x, y = told
     unit = "per inch" if source.dpi else "per unit"
-    return f"{format} has no room for its resolution, {x:g}×{y:g} pixels {unit}; tiff has"
+    have = say_which_have(lambda row: row.resolution == "tags")
+    return f"{format} has no room for its resolution, {x:g}×{y:g} pixels {unit}; {have}"
 
 
 def _differ(dpi: Pair, in_exif: Pair) -> bool:

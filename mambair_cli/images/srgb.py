@@ -68,7 +68,7 @@ class FirstPage:
         try:
             with explained():
                 image = wrap(from_float(to_float(self.pixels), np.uint16), header.bands)
-                converted = resize_and_convert(image, plain, frames, True, "png").numpy()
+                converted = resize_and_convert(image, plain, frames, True).numpy()
         except LibvipsError as error:
             raise corrupt_error(show(self.path), header.format, str(error)) from error
         return converted.reshape(self.pixels.shape)

@@ -7,14 +7,7 @@ from typing import Any
 import numpy as np
 
 from mambair_cli.errors import ImageError
-from mambair_cli.images import (
-    WRITABLE_SUFFIXES,
-    Header,
-    Reader,
-    find_losses,
-    fit_header,
-    open_picture,
-)
+from mambair_cli.images import Header, Reader, choose_format, find_losses, fit_header, open_picture
 from mambair_cli.images.icc_profile import describe_profile
 from mambair_cli.images.jpeg_quality import read_jpeg_quality
 from mambair_cli.images.provenance import read_note
@@ -88,7 +81,7 @@ def inspect_image(source: Source, max_pixels: int, check: Callable[[], None] = l
 
 def _foresee_losses(header: Header) -> list[str]:
     """Say what a result of the same format lacks, or of PNG where that one is not written."""
-    format = header.format if header.format in WRITABLE_SUFFIXES else "png"
+    format = choose_format(header.format)
     try:
         return find_losses(header, fit_header(header, format, "the result"), format)
     except ImageError:  # a result needs another format or size, and the run will say so

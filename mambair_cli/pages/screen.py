@@ -181,7 +181,7 @@ def _convert_to_srgb(colours: np.ndarray, header: Header, name: str) -> np.ndarr
     try:
         with explained():
             image = wrap(from_float(to_float(colours), np.uint16), header.bands)
-            converted = resize_and_convert(image, plain, InputFrames(width, height), True, "png").numpy()
+            converted = resize_and_convert(image, plain, InputFrames(width, height), True).numpy()
     except LibvipsError as error:
         raise corrupt_error(name, header.format, str(error)) from error
     return converted.reshape(colours.shape)

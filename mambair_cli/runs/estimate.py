@@ -8,13 +8,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mambair_cli.images import Header, Reader
+from mambair_cli.images import FORMATS, Header, Reader
 from mambair_cli.restore.restorer import Restorer
 from mambair_cli.restore.tiling import Plan
 from mambair_cli.runs.file_size import largest_file
 from mambair_cli.system.process import peak_memory
 
-_WHOLE_WHEN_WRITTEN = ("webp", "avif", "gif")
 _MOST_TURNED_IN_MEMORY = 100 * 2**20  # libvips' own bound
 _ENCODER_BYTES = 2**28  # pieces that wait, and libvips' own lines and strips
 _BLEND_COPIES = 2.5  # the rows of tiles being summed, the finished band, and its samples
@@ -67,7 +66,7 @@ def estimate(
         plan: Tiles of the picture.
         scale: Scale of the network.
         trial: Trial from :func:`try_network`; None if there was none.
-        quality: Quality of JPEG, WebP and AVIF, 1 to 100; None for the default.
+        quality: Quality, 1 to 100, of formats that have one; None for the default.
     """
     header = reader.header
     item = np.dtype(header.dtype).itemsize
@@ -80,7 +79,7 @@ def estimate(
     in_memory = reader.is_whole or (reader.is_turned and image_bytes < _MOST_TURNED_IN_MEMORY)
     if in_memory:
         memory += image_bytes
-    if format in _WHOLE_WHEN_WRITTEN:
+    if FORMATS[format].is_whole:
         result_bytes = result.width * result.height * result.frames * result.samples_per_pixel
         memory += 2 * result_bytes * np.dtype(result.dtype).itemsize
     return Cost(

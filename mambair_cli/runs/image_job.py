@@ -12,9 +12,9 @@ import numpy as np
 from mambair_cli.checkpoints.select import explain_gray
 from mambair_cli.errors import MambairError, NoRoomError
 from mambair_cli.images import Header, InputFrames, Writer, find_losses
-from mambair_cli.images.formats import has_room_for_xmp
 from mambair_cli.images.picture import ReadRows
 from mambair_cli.images.provenance import add_note
+from mambair_cli.images.room import has_room_for_xmp
 from mambair_cli.images.stretch import Stretch, find_stretch, read_bands, read_stretch
 from mambair_cli.inspection.need import Need
 from mambair_cli.inspection.picture import find_need_of

@@ -13,17 +13,17 @@ from typing import BinaryIO
 from mambair_cli.errors import ImageError, NoRoomError
 from mambair_cli.images import (
     DEFAULT_QUALITY,
-    WRITABLE_SUFFIXES,
+    FORMATS,
     Colour,
     Header,
     InputFrames,
     Reader,
     Writer,
+    choose_format,
     fit_header,
     open_picture,
     settle_format,
 )
-from mambair_cli.images.formats import FORMATS, WITH_QUALITY
 from mambair_cli.images.source import Source
 from mambair_cli.runs.jobs import Job
 from mambair_cli.runs.output_size import Size
@@ -37,7 +37,7 @@ class WriteOptions:
     """How results are written.
 
     Attributes:
-        quality: Quality of JPEG, WebP and AVIF, 1 to 100; None for the default.
+        quality: Quality, 1 to 100, of formats that have one; None for the default.
         depth: Bits per sample, 8 or 16; None for those of the input.
         strip: Whether to leave out all metadata.
         background: Colour behind transparent pixels, for formats without transparency.
@@ -73,12 +73,12 @@ def leave_out_unused(output: WriteOptions, job: Job, scale: int | None = None) -
         format = settle_format(job.target, job.format)
     except ImageError:  # the job will fail
         return output
-    room = FORMATS[format]
-    if format not in WITH_QUALITY and output.quality is not None:
+    row = FORMATS[format]
+    if not row.has_quality and output.quality is not None:
         output = replace(output, quality=DEFAULT_QUALITY)
-    if room.has_alpha:
+    if row.has_alpha:
         output = replace(output, background=None)
-    if room.dtypes == (f"uint{output.depth}",):
+    if row.dtypes == (f"uint{output.depth}",):
         output = replace(output, depth=None)
     return output
 
@@ -101,7 +101,7 @@ def plan_result(
         ImageError: The format cannot hold it, or the network does not enlarge so far.
     """
     if job.target is None or job.is_stream:
-        format = job.format or (header.format if header.format in WRITABLE_SUFFIXES else "png")
+        format = job.format or choose_format(header.format)
     else:
         format = settle_format(job.target, job.format)
     width, height = output.size.target(header.width, header.height, scale)
@@ -128,7 +128,7 @@ def explain_misnamed(error: NoRoomError, job: Job, format: str) -> NoRoomError:
     path, target = job.source.path, job.target
     if path is None or target is None or job.format is not None or target.suffix != path.suffix:
         return error
-    if format not in WRITABLE_SUFFIXES or path.suffix.lower() in WRITABLE_SUFFIXES[format]:
+    if format not in FORMATS or path.suffix.lower() in FORMATS[format].suffixes:
         return error
     return NoRoomError(f"{error}; {path} is a {format} file: rename it, or give --format {format}")
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from mambair_cli.checkpoints.catalog import Task
 from mambair_cli.errors import ImageError, UsageError
-from mambair_cli.images import IMAGE_SUFFIXES, READABLE_SUFFIXES, WRITABLE_SUFFIXES, settle_format
+from mambair_cli.images import FORMATS, IMAGE_SUFFIXES, READABLE_SUFFIXES, choose_format, settle_format
+from mambair_cli.images.formats import find_format, find_formats
 from mambair_cli.images.left_out import LeftOut
 from mambair_cli.images.signatures import SIGNATURE_BYTES, identify
 from mambair_cli.images.source import STANDARD_STREAM, Source
@@ -137,8 +138,9 @@ def _explain_clip(source: Source, target: Path) -> str:
     if source.path is not None and source.path.suffix.lower() in _MOVING:
         clip = source.path.with_suffix(".mp4")
         remedy = f"make a clip of it first, as with ffmpeg -i {source.path} {clip}"
+    moving = enumerate_names(find_formats(lambda row: row.has_frames), "or")
     return (
-        f"cannot write {target}: an image becomes an image, and a moving one gif, webp, avif or tiff, "
+        f"cannot write {target}: an image becomes an image, and a moving one {moving}, "
         f"not {target.suffix.lower()}; {remedy}"
     )
 
@@ -149,8 +151,7 @@ def settle_file(target: Path, format: str | None) -> str | None:
     Raises:
         UsageError: The name stands for another format, or for none.
     """
-    suffixes = {suffix for suffixes in WRITABLE_SUFFIXES.values() for suffix in suffixes}
-    if format is None and target.suffix.lower() not in suffixes and is_stream(target):
+    if format is None and find_format(target.suffix) is None and is_stream(target):
         return None
     try:
         return settle_format(target, format)
@@ -177,26 +178,25 @@ def _name_target(source: Source, output: str | None, suffix: str, format: str | 
     else:
         root = path.parent
         target = path.with_name(path.stem + suffix + path.suffix)
-    kept = {name for name in WRITABLE_SUFFIXES if path.suffix.lower() in WRITABLE_SUFFIXES[name]}
-    if format is None and not kept:
-        format = _find_own_format(path) or "png"
-    if format in kept:  # the name tells it; so the result is known as the same that it is without --format
+    named = find_format(path.suffix)
+    if format is None and named is None:
+        format = choose_format(_find_own_format(path))
+    if format == named:  # the name gives it; so the result is known as the same that it is without --format
         format = None
     if format is not None:
-        target = target.with_name(target.name.removesuffix(path.suffix) + WRITABLE_SUFFIXES[format][0])
+        target = target.with_name(target.name.removesuffix(path.suffix) + FORMATS[format].suffixes[0])
     return Job(source, target, format, root)
 
 
 def _find_own_format(path: Path) -> str | None:
-    """Return the format of a file whose suffix tells none, if it can be written; a pipe is not touched."""
+    """Return the format of a file whose suffix tells none, where its start does; a pipe is not touched."""
     suffix = path.suffix.lower()
     if suffix in _LIKE_JPEG:
         return "jpeg"
     if suffix in IMAGE_SUFFIXES or not os.path.isfile(path):  # pathlib's raises errors, as of long names
         return None
     with suppress(OSError, ImageError), path.open("rb") as file:
-        format = identify(file.read(SIGNATURE_BYTES), str(path))
-        return format if format in WRITABLE_SUFFIXES else None
+        return identify(file.read(SIGNATURE_BYTES), str(path))
     return None
 
 

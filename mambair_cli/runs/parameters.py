@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from mambair_cli.checkpoints.catalog import Task
+from mambair_cli.images.formats import DEFAULT_QUALITY, FORMATS, Format, find_format
 from mambair_cli.restore.ranges import RANGES
 from mambair_cli.runs.output_size import LARGEST_SCALE
-from mambair_cli.system.values import Kind, plain_factor, plain_format, read_value
+from mambair_cli.system.values import Kind, plain_factor, read_value
+from mambair_cli.system.wording import enumerate_names
 
 LARGEST_SIDE = 2**31 - 1  # pixels of a result
 MOST_PIXELS = 2**62
-
-FORMATS = ("png", "jpeg", "webp", "tiff", "avif", "gif")
 
 
 @dataclass(frozen=True)
@@ -66,9 +66,16 @@ class Parameter:
 
 
 def _plain_format(text: str) -> str:
-    from mambair_cli.images import WRITABLE_SUFFIXES
+    word = text.strip().lower().removeprefix(".")
+    return find_format(f".{word}") or word
 
-    return plain_format(text, WRITABLE_SUFFIXES)
+
+def _name(can: Callable[[Format], object], word: str = "and") -> str:
+    """Name the formats that can do something, by a test of their rows, with a word before the last one."""
+    return enumerate_names((row.title for row in FORMATS.values() if can(row)), word)
+
+
+_OPAQUE = _name(lambda row: not row.has_alpha, "or")
 
 
 def _range(name: str) -> dict[str, Any]:
@@ -184,18 +191,19 @@ WRAP = Parameter(
 FORMAT = Parameter(
     "format",
     "string",
-    "Output format: png, jpeg, webp, tiff, avif or gif.",
+    f"Output format: {enumerate_names(FORMATS, 'or')}.",
     "FORMAT",
     unset="that of the input",
-    choices=FORMATS,
+    choices=tuple(FORMATS),
     plain=_plain_format,
 )
 QUALITY = Parameter(
     "quality",
     "integer",
-    "Output quality of JPEG, WebP and AVIF; 100 is lossless for WebP and AVIF.",
+    f"Output quality of {_name(lambda row: row.has_quality)}; "
+    f"100 is lossless for {_name(lambda row: row.is_lossless_at_100)}.",
     "QUALITY",
-    95,
+    DEFAULT_QUALITY,
     least=1,
     most=100,
 )
@@ -216,7 +224,7 @@ NOTE = Parameter(
 BACKGROUND = Parameter(
     "background",
     "string",
-    "Colour behind transparent images saved as JPEG: white or #rrggbb.",
+    f"Colour behind transparent images saved as {_OPAQUE}: white or #rrggbb.",
     "COLOUR",
     unset="such an image fails",
 )

@@ -6,7 +6,8 @@ from pathlib import Path
 from starlette.requests import Request
 from starlette.responses import Response
 
-from mambair_cli.images import READABLE_SUFFIXES
+from mambair_cli.images import FORMATS, READABLE_SUFFIXES
+from mambair_cli.images.formats import Format
 from mambair_cli.pages.document import FOLDER as PAGES
 from mambair_cli.server.routes import Answer
 
@@ -42,7 +43,17 @@ def make_answers() -> dict[str, Answer]:
 
 def _fill() -> dict[str, str]:
     """Return what stands in the place of names in double braces."""
-    return {"version": version("mambair-cli"), "suffixes": " ".join(sorted(READABLE_SUFFIXES))}
+    return {
+        "version": version("mambair-cli"),
+        "suffixes": " ".join(sorted(READABLE_SUFFIXES)),
+        "formats": "".join(_offer(name, row) for name, row in FORMATS.items()),
+    }
+
+
+def _offer(name: str, row: Format) -> str:
+    """Return the choice of a format to save as."""
+    remark = "" if row.colours is None else f" ({row.colours} colours)"
+    return f'<option value="{name}" data-suffix="{row.suffixes[0]}">{row.title}{remark}</option>'
 
 
 def _answer(path: Path, kind: str) -> Answer:

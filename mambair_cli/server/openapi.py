@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import BaseModel, TypeAdapter
 from pydantic.json_schema import JsonSchemaMode
 
-from mambair_cli.images import WRITABLE_SUFFIXES
+from mambair_cli.images import FORMATS
 from mambair_cli.server import protocol
 from mambair_cli.server.progress import PROGRESS_HEADER, ProgressEvent
 from mambair_cli.server.query import QUERIES
@@ -130,7 +130,7 @@ def _describe_result() -> Json:
     return {
         "description": "The result, an image file.",
         "headers": {protocol.REPORT_HEADER: report},
-        "content": {f"image/{format}": {} for format in WRITABLE_SUFFIXES},
+        "content": {f"image/{format}": {} for format in FORMATS},
     }
 
 

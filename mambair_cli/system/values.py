@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from mambair_cli.errors import UsageError
@@ -95,14 +95,3 @@ def read_percentage(text: str) -> float | None:
     """Return the number that a percentage means, such as 2 for 200%; None for other texts."""
     found = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)\s*%", text.strip())
     return float(found[1]) / 100 if found else None
-
-
-def plain_format(text: str, suffixes: Mapping[str, Sequence[str]]) -> str:
-    """Return the name of a format, which may be written in capitals or as the suffix of a file name.
-
-    Args:
-        text: The format as it was written.
-        suffixes: Suffixes of each format, with their dots.
-    """
-    word = text.strip().lower().removeprefix(".")
-    return next((name for name, ends in suffixes.items() if f".{word}" in ends), word)

@@ -10,10 +10,10 @@ def show(path: Path | str) -> str:
     return str(path) if str(path).isprintable() else repr(str(path))
 
 
-def enumerate_names(names: Iterable[str]) -> str:
-    """Join names with commas and "and"."""
+def enumerate_names(names: Iterable[str], word: str = "and") -> str:
+    """Join names with commas and a word before the last one."""
     *others, last = names
-    return f"{', '.join(others)} and {last}" if others else last
+    return f"{', '.join(others)} {word} {last}" if others else last
 
 
 def show_number(number: float, digits: int = 2) -> str:

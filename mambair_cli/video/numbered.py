@@ -50,7 +50,7 @@ def write_frame(
         number: Number of the frame, from 0.
         pixels: (h, w, 3 or 4) R'G'B' with or without straight alpha, float32 in [0, 1].
         bits: Bits of a sample in the clip; more than 8 become 16 where the format has them.
-        quality: Quality of JPEG, WebP and AVIF, 1 to 100; None for that of images.
+        quality: Quality, 1 to 100, of formats that have one; None for that of images.
         overwrite: Whether to replace an existing file.
         temporary: Its name while it is written, on the same disk; None for one next to it.
 

@@ -1,7 +1,6 @@
 "use strict";
 // The page for people without a shell: pictures are sent to this machine's own server, one after another.
 
-const ENDINGS = { jpeg: "jpg", tiff: "tif" };
 const TASKS = { upscale: "enlarged", denoise: "denoised", dejpeg: "restored" };
 const items = []; // {file, name, state, facts, ...}, in the order of the list
 const batch = new Set(); // pictures of the run, until it is finished
@@ -250,7 +249,8 @@ async function restore(item) {
     const report = JSON.parse(response.headers.get("Mambair-Report"));
     const format = item.result.type.split("/")[1];
     const mark = task === "upscale" ? `x${item.settings.scale}` : task === "denoise" ? "denoised" : "dejpeg";
-    item.resultName = `${item.name.replace(/\.[^./]*$/, "")}_${mark}.${ENDINGS[format] ?? format}`;
+    const { suffix } = byId("format").querySelector(`[value="${format}"]`).dataset;
+    item.resultName = `${item.name.replace(/\.[^./]*$/, "")}_${mark}${suffix}`;
     if (item.after) URL.revokeObjectURL(item.after.url);
     item.after = null;
     item.made = report.model;
