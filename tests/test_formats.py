@@ -1,6 +1,7 @@
 """The rows of docs/formats.md: what one library writes, another one reads."""
 
 import io
+import re
 import struct
 import zlib
 from dataclasses import replace
@@ -11,9 +12,12 @@ import pytest
 import tifffile
 from pictures import encode
 from PIL import Image, ImageCms
+from repository import ROOT
 
 from mambair_cli.errors import ImageError
-from mambair_cli.images import Picture, encode_picture, open_picture, read_picture
+from mambair_cli.images import FORMATS, Picture, encode_picture, open_picture, read_picture
+from mambair_cli.images.writers import WRITERS
+from mambair_cli.system.wording import enumerate_names
 
 ICC = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"/>'
@@ -54,6 +58,46 @@ def seen_by_pillow(data: bytes) -> tuple[np.ndarray, Image.Image]:
     image = Image.open(io.BytesIO(data))
     image.load()
     return np.asarray(image), image
+
+
+# What the rows of images.formats say
+
+
+def test_each_format_has_a_writer_and_another_library_reads_it() -> None:
+    assert WRITERS.keys() == FORMATS.keys()
+    own_tests = {"tiff", "gif"}  # below
+    assert {format for format, *_ in WRITTEN} | own_tests == FORMATS.keys()
+
+
+def test_the_documents_say_what_the_rows_say() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert f"reads and writes {enumerate_names(row.title for row in FORMATS.values())}" in readme
+    text = (ROOT / "docs" / "formats.md").read_text(encoding="utf-8")
+    lines = text.partition("## Written\n\n")[2].partition("\n\n")[0].splitlines()
+    heads, _, *rows = [[cell.strip(" ¹²") for cell in line.strip("|").split("|")] for line in lines]
+    documented = {cells[0]: dict(zip(heads, cells, strict=True)) for cells in rows}
+    assert [*documented] == [row.title for row in FORMATS.values()]
+    for name, row in FORMATS.items():
+        cells = documented[row.title]
+        assert cells["`--format`, suffixes"] == f"`{name}` {' '.join(row.suffixes)}"
+        depths = {"uint8": "8", "uint16": "16", "float32": "32 float"}
+        bits = ", ".join(depths[dtype] for dtype in row.dtypes)
+        bits += f"; frames {depths[row.frames_dtype]}" if row.frames_dtype else ""
+        told = re.sub(r"\d+ of ", "", cells["bits"])  # some keep 12 of 16
+        assert told == (bits if row.colours is None else f"{row.colours} colours")
+        assert cells["gray"] == ("yes" if row.has_gray else "as RGB")
+        assert cells["alpha"].startswith("refused") == (not row.has_alpha)
+        assert cells["profile"] == ("yes" if row.has_profile else "as sRGB")
+        for head, longest in (("EXIF", row.longest_exif), ("XMP", row.longest_xmp)):
+            assert cells[head] == {None: "yes", 0: "–"}.get(longest, f"to {longest} bytes")
+        has_iptc = row.has_iptc or row.resolution == "tags"
+        assert cells["IPTC"] == ("yes" if has_iptc else "–" if row.longest_exif == 0 else "in EXIF")
+        assert cells["texts"] == {None: "–", "keywords": "yes", "comments": "as comments"}[row.texts]
+        assert (cells["pages, frames"] != "–") == row.has_frames
+        way, *limits = cells["while it is written"].split("; ")
+        assert way == ("whole" if row.is_whole else "row by row")
+        longest = f"at most {row.longest_side} pixels a side"
+        assert (longest in limits) == (row.longest_side is not None)
 
 
 # What is written
