@@ -13,8 +13,8 @@ from metadata import exif_block
 from pictures import encode, noise
 from PIL import Image, PngImagePlugin
 
-from mambair_cli.errors import ImageError
-from mambair_cli.images import encode_picture, open_picture, read_picture
+from mambair_cli.errors import ImageError, NoRoomError
+from mambair_cli.images import Header, encode_picture, find_losses, fit_header, open_picture, read_picture
 from mambair_cli.images.picture import Text
 from mambair_cli.images.png_chunks import read_png_facts
 from mambair_cli.images.xmp import drop_lost_parts
@@ -302,3 +302,22 @@ def test_an_animation_that_breaks_off_is_no_shorter_one() -> None:
     with open_picture(cut, damaged=True) as reader:
         assert reader.warnings == ["damaged: it ends within a frame"]
         reader.read(0, reader.header.height * reader.header.frames)
+
+
+def test_metadata_for_which_a_format_has_no_place_is_named() -> None:
+    header = Header(8, 8, 3, "uint8", exif=exif_block(), xmp=packet(), iptc=b"Photoshop 3.0\0", format="jpeg")
+    result = fit_header(header, "gif", "out.gif")
+    [loss] = [each for each in find_losses(header, result, "gif") if "no room" in each]
+    assert loss.startswith("gif has no room for its EXIF, IPTC and XMP; png, jpeg, webp, tiff and avif have")
+    for format in ("png", "jpeg", "webp", "tiff", "avif"):
+        assert find_losses(header, fit_header(header, format, "out"), format) == []
+    assert find_losses(header, fit_header(header, "gif", "out.gif", strip=True), "gif", strip=True) == []
+
+
+def test_iptc_counts_where_exif_has_to_hold_it() -> None:
+    caption = b"\x1c\x02\x78" + struct.pack(">H", 20_000) + bytes(20_000)
+    iptc = b"Photoshop 3.0\0" + b"8BIM\x04\x04\0\0" + struct.pack(">I", len(caption)) + caption + b"\0"
+    header = Header(8, 8, 3, "uint8", exif=long_exif(50_000), iptc=iptc, format="jpeg")
+    with pytest.raises(NoRoomError, match="avif has room for 60000 bytes of EXIF, not 7"):
+        fit_header(header, "avif", "out.avif")
+    assert fit_header(header, "jpeg", "out.jpg").iptc == header.iptc

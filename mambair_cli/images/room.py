@@ -6,6 +6,7 @@ from mambair_cli.errors import ImageError, NoRoomError
 from mambair_cli.images.file_patches import write_comment
 from mambair_cli.images.formats import FORMATS, NUMBER, explain_depth, name_formats, say_which_have
 from mambair_cli.images.measured import describe_unmoved, find_unmoved, move_exif_measures, move_xmp_measures
+from mambair_cli.images.metadata import add_iptc
 from mambair_cli.images.move import Move
 from mambair_cli.images.picture import Header, Text
 from mambair_cli.images.places import move_exif_places, move_xmp_places
@@ -59,6 +60,8 @@ def fit_header(
     )
     header = _move_places(source or header, header)
     header = fit_resolution(carry_measures(source or header, header), format)
+    if header.iptc and not row.has_iptc:
+        header = replace(header, exif=add_iptc(header.exif, header.iptc))
     _check_room(header, format, name)
     return header
 
@@ -116,7 +119,7 @@ def find_losses(header: Header, result: Header, format: str, strip: bool = False
         them = "it" if is_one else "them"
         have = say_which_have(lambda row: row.has_masks)
         losses.append(f"{masks} left out: {format} has no room for {them}; {have}{_advise(header)}")
-    kept = keep_texts(header, format)
+    kept = set(keep_texts(header, format))
     lost = dict.fromkeys(text.keyword for text in header.texts if text not in kept)
     if lost and not strip:
         names = ", ".join(show(keyword) for keyword in lost)
@@ -124,6 +127,9 @@ def find_losses(header: Header, result: Header, format: str, strip: bool = False
         losses.append(f"{format} has no room for its texts: {names}; {have}")
     if strip:
         return losses
+    if missing := _name_missing(header, format):
+        have = say_which_have(lambda row: row.longest_exif != 0)
+        losses.append(f"{format} has no room for its {enumerate_names(missing)}; {have}")
     if FORMATS[format].longest_exif != 0:
         unmoved = find_unmoved(result.exif, result.xmp, _move_to(header, result))
         losses += describe_unmoved([*header.unmoved, *unmoved])
@@ -135,6 +141,17 @@ def find_losses(header: Header, result: Header, format: str, strip: bool = False
     if header.left_out:
         losses.append(describe_left_out(header))
     return losses
+
+
+def _name_missing(header: Header, format: str) -> list[str]:
+    """Name the metadata of a picture for which a format has no place."""
+    row = FORMATS[format]
+    blocks = (
+        ("EXIF", header.exif, row.longest_exif),
+        ("IPTC", header.iptc, None if row.has_iptc else row.longest_exif),
+        ("XMP", header.xmp, row.longest_xmp),
+    )
+    return [kind for kind, block, longest in blocks if block and longest == 0]
 
 
 def explain_transparency(format: str) -> str:
