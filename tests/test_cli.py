@@ -43,12 +43,13 @@ def test_every_key_of_every_event_is_documented(run, weights):
     save_photo("truth/b.png", size=(20, 20))
     save_photo("others/b.png", size=(40, 20))
     upscale = ("upscale", "in", "--weights", weights / "x4.safetensors")
-    ways = (["--dry-run"], [], ["--resume"], ["--resume", "--dry-run"])
+    ways, real = (["--dry-run"], [], ["--resume"], ["--resume", "--dry-run"]), ("--degradation", "real")
     found = {}
     for command in (
         *((*upscale, *way) for way in ways),
         ("upscale", "compressed", "-s", 2),
         ("evaluate", "truth", "--restored", "truth"),
+        ("evaluate", "truth", "--task", "upscale", "--weights", weights / "x4.safetensors", *real),
         ("upscale", "truth/a.png", "--preview"),
         ("compare", "truth", "others"),
         ("export", "--weights", weights / "x4.safetensors", "-o", "x4.pt2", "--tile", "16"),

@@ -19,7 +19,14 @@ import numpy as np
 from mambair_cli.errors import ImageError
 from mambair_cli.images import other_decoders
 from mambair_cli.images.avif_frames import is_avif_animated
-from mambair_cli.images.description import PageLayout, fit_description
+from mambair_cli.images.description import (
+    OME,
+    PAGES_LEFT_OUT,
+    PageLayout,
+    explain_misfit,
+    fit_description,
+    identify_description,
+)
 from mambair_cli.images.file_profile import find_avif_profile, find_profile, find_tiff_profile
 from mambair_cli.images.gif_blocks import GifFacts, read_gif_facts
 from mambair_cli.images.icc_profile import keep_usable_profile
@@ -256,6 +263,8 @@ def _add_measures(
         ),
     )
     warnings += [misfit] if misfit else []
+    if page and numbers[0] and identify_description(extract_exif(data.bytes, pages[0].at))[0] == OME:
+        warnings.append(explain_misfit(OME, PAGES_LEFT_OUT))  # the first page has it for the whole file
     header = replace(header, exif=exif, left_out=find_unread(data.bytes, header.format))
     if page is None:
         return header

@@ -13,6 +13,7 @@ from mambair_cli.images.ome import Resized, UnreadableError, find_misfit, restat
 from mambair_cli.images.picture import Header
 
 OME, IMAGEJ, SHAPE = "OME-XML", "ImageJ description", "shape note"
+PAGES_LEFT_OUT = "pages are left out"  # a reason why a description does not fit
 
 # ImageJ's keys: the range that is shown and what samples stand for, which depend on the type of samples.
 _OF_SAMPLES = re.compile(rb"^(?:min|max|cf|c\d|vunit)=.*\n?", re.MULTILINE)
@@ -107,16 +108,19 @@ def fit_description(exif: bytes | None, layout: PageLayout) -> tuple[bytes | Non
     kind, text = identify_description(exif)
     if exif is None or kind is None:
         return exif, None
-    misfit = "pages are left out" if layout.has_gaps else None
+    misfit = PAGES_LEFT_OUT if layout.has_gaps else None
     if not layout.are_samples_kept and kind != IMAGEJ:
         misfit = "the channels change"
     misfit = misfit or _find_misfit(kind, text, layout)
     if misfit is None:
         return exif, None
     has_more = kind != SHAPE or set(_read_shape(text)) - {"shape"}
-    return change_description(exif, None), (
-        f"its {kind} does not fit and is left out: {misfit}" if has_more else None
-    )
+    return change_description(exif, None), explain_misfit(kind, misfit) if has_more else None
+
+
+def explain_misfit(kind: str, misfit: str) -> str:
+    """Say that a description of a kind is left out, and why."""
+    return f"its {kind} does not fit and is left out: {misfit}"
 
 
 def restate_description(exif: bytes | None, source: Header, result: Header) -> bytes | None:
