@@ -429,8 +429,9 @@ def test_a_model_that_does_not_fit_is_told_before_a_result_that_exists(run, caps
 
 
 @pytest.fixture
-def forbidden(monkeypatch):
+def forbidden(tmp_path, monkeypatch):
     """Make the folder in/b unreadable, which permissions alone do not for the superuser."""
+    monkeypatch.chdir(tmp_path)
     for name in ("in/a.png", "in/b/hidden.png", "in/c/d.png"):
         save_photo(name)
     scandir = os.scandir
