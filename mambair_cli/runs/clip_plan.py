@@ -12,7 +12,7 @@ from mambair_cli.images import DEFAULT_QUALITY
 from mambair_cli.inspection.clip import find_need_of_clip
 from mambair_cli.inspection.need import Need
 from mambair_cli.restore.restorer import Restorer
-from mambair_cli.runs.clip_segments import SEGMENT_FRAMES
+from mambair_cli.runs import clip_segments
 from mambair_cli.runs.clip_writers import ClipResult
 from mambair_cli.runs.fingerprint import Fingerprint
 from mambair_cli.runs.job_files import WriteOptions, check_target, leave_out_unused
@@ -131,7 +131,7 @@ def choose_way(job: ClipJob, clip: Clip | NumberedFrames, restorer: Restorer) ->
         "quality": quality,
         "deinterlace": job.deinterlace,
         "rate": job.rate and str(job.rate),
-        "segment": SEGMENT_FRAMES,
+        "segment": clip_segments.SEGMENT_FRAMES,
     }
     if upright is not None and upright.is_needed:  # plans of earlier versions, which turned nothing, lack it
         plan["upright"] = True
