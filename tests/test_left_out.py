@@ -428,8 +428,9 @@ def test_a_model_that_does_not_fit_is_told_before_a_result_that_exists(run, caps
 
 
 @pytest.fixture
-def forbidden(monkeypatch):
+def forbidden(monkeypatch, tmp_path):
     """Make the folder in/b unreadable, which permissions alone do not for the superuser."""
+    monkeypatch.chdir(tmp_path)
     for name in ("in/a.png", "in/b/hidden.png", "in/c/d.png"):
         save_photo(name)
     scandir = os.scandir
