@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from interpreted import DEVICE
 
 from mambair_cli.kernels import (
