@@ -40,7 +40,7 @@ KEYS = {
         "resolution",
         "reduce",
     ),
-    *("kind", "reasons", "upscale", "denoise", "denoise_sigma", "warnings"),
+    *("kind", "reasons", "damages", "compressed_alone", "upscale", "denoise", "denoise_sigma", "warnings"),
 }
 
 

@@ -107,9 +107,12 @@ def test_a_network_that_repeats_pixels_looks_at_one(run, tmp_path):
     assert (outside == 0).all()
 
 
-def test_gray_and_transparent_pictures_have_a_field_too(run, tmp_path):
+def test_pictures_in_gray_and_with_alpha_have_a_field_too(run, tmp_path):
     noise(tmp_path / "in" / "gray.png", 20, 20, mode="L")
     noise(tmp_path / "in" / "clear.png", 20, 20, mode="RGBA")
+    with Image.open(tmp_path / "in" / "clear.png") as picture:  # what can be seen through is not measured
+        picture.putalpha(255)
+        picture.save(tmp_path / "in" / "clear.png")
     weights = save_identity(tmp_path / "same.safetensors")
     command = ["evaluate", "in", "--inputs", "in", "--task", "denoise", "--weights", weights, "--tile", 17]
     code, out, _ = run(*command, "--receptive-field", "f.png")

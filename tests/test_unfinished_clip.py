@@ -147,7 +147,7 @@ def test_a_killed_run_leaves_nothing_half_written_among_images(place: Path) -> N
     assert killed.returncode == -9
     assert {name for name in os.listdir("frames") if name[0] == "."} == {".%d.png.mambair"}
     assert [name for name in os.listdir("frames/.%d.png.mambair") if name.endswith(".tmp")]
-    assert main(command("frames/%d.png", "--resume")) == 0
+    assert main(command("frames/%d.png", "--resume", "--overwrite")) == 0
     assert list_files("frames") == sorted(f"{number}.png" for number in range(1, 13))
     with Image.open("frames/12.png") as image:
         assert image.size == (64, 32)
