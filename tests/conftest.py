@@ -1,15 +1,20 @@
 """Settings for every test."""
 
+import atexit
+import gc
 import os
 import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
+from unittest.mock import patch
 
 import pytest
+import typer.main
 from hypothesis import settings
 
 if TYPE_CHECKING:
@@ -33,6 +38,24 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # so is Ctrl-C in a shell
 
 settings.register_profile("mambair", deadline=None)  # a first call imports, compiles or allocates
 settings.load_profile("mambair")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Spare the garbage collector what is imported and collected: each look at all of it takes a second."""
+    gc.disable()
+    collected = yield
+    gc.freeze()
+    gc.enable()
+    atexit.register(gc.unfreeze)  # else Triton complains of what is never freed
+    return collected
+
+
+@pytest.fixture(scope="session", autouse=True)
+def commands_built_once() -> Iterator[None]:
+    """Build all commands for the first call of ``main`` only: else that is a third of most calls' time."""
+    with patch.object(typer.main, "get_command", cache(typer.main.get_command)):
+        yield
 
 
 @pytest.fixture(autouse=True)

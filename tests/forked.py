@@ -34,8 +34,16 @@ IMPORTED = (  # They start no thread, and read nothing of the environment that t
     "rich.progress",
     "safetensors.torch",
     "typer",
-    "mambair_cli.images",
+    "pydantic.type_adapter",  # by which typer reads options
+    "mambair_cli.cli.executors",
+    "mambair_cli.images.decoding",
+    "mambair_cli.kernels.cpu_convolution",
+    "mambair_cli.kernels.cpu_depthwise",
+    "mambair_cli.kernels.cpu_rows",
+    "mambair_cli.kernels.cpu_scan",
     "mambair_cli.networks",
+    "mambair_cli.restore.restorer",
+    "mambair_cli.runs.executors.this_process",
 )
 
 Stream = IO[Any] | int

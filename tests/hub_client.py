@@ -9,13 +9,13 @@ import json
 import os
 import struct
 import subprocess
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from forked import start_forked
 from hub_server import HubServer
 from repository import ROOT
 
@@ -40,7 +40,8 @@ MODEL = Model(
 
 # Calls one function of mambair_cli.checkpoints.hub on a model and prints the result.
 CHILD = """
-import json, sys
+import json, sys, warnings
+warnings.simplefilter("error")
 from mambair_cli.checkpoints import hub
 from mambair_cli.checkpoints.catalog import Model
 from mambair_cli.errors import DownloadError
@@ -92,22 +93,15 @@ class Client:
         order["model"] = {**dataclasses.asdict(model), "files": list(model.files)}
         master, stderr = _open_terminal() if terminal else (None, subprocess.PIPE)
         start = time.monotonic()
-        process = subprocess.run(
-            [sys.executable, "-W", "error", "-c", CHILD, json.dumps(order)],
-            cwd=ROOT,
-            env=self.server.environment(self.home, **(environment or {})),
-            stdout=subprocess.PIPE,
-            stderr=stderr,
-            text=True,
-            timeout=60,
-        )
+        variables = self.server.environment(self.home, **(environment or {}))
+        with start_forked("-c", CHILD, json.dumps(order), cwd=ROOT, env=variables, stderr=stderr) as process:
+            printed, shown = process.communicate()
         seconds = time.monotonic() - start
-        shown = process.stderr
         if master is not None:
             os.close(stderr)
             shown = _drain(master)
         assert process.returncode == 0, shown
-        result: dict[str, Any] = json.loads(process.stdout)
+        result: dict[str, Any] = json.loads(printed)
         if "error" in result:
             assert result["exit_code"] == 3
             assert "\n" not in result["message"]

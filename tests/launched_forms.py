@@ -28,7 +28,7 @@ from mambair_cli.checkpoints.load import load_network
 from mambair_cli.checkpoints.official import official_config
 from mambair_cli.kernels import cuda_depthwise, cuda_scan, nvrtc
 from mambair_cli.networks import Network, build_network, fuse_network
-from mambair_cli.networks.config import MambaIRConfig, MambaIRUNetConfig, MambaIRv2Config
+from mambair_cli.networks.config import Config, MambaIRConfig, MambaIRUNetConfig, MambaIRv2Config
 from mambair_cli.networks.fused import convolutions, scan
 from mambair_cli.programs import cuda_source
 from mambair_cli.programs.cuda_source import CompilerError, compile_source, read_source
@@ -137,14 +137,19 @@ def build(model: Model) -> Network:
 
 
 def print_launches() -> None:
+    launched: dict[Config, tuple[str, str]] = {}  # networks of one configuration launch the same
     networks: dict[tuple[str, str], list[str]] = {}
     for model in load_catalog():
-        net, record = build(model), Record()
-        if not isinstance(net.info.config, MambaIRUNetConfig):  # which has no fused form
+        net = build(model)
+        config = net.info.config
+        if isinstance(config, MambaIRUNetConfig):  # which has no fused form
+            continue
+        if config not in launched:
+            record = Record()
             run = record.run
             launch_all(net, lambda *operands, run=run, **options: run(*operands, **options), record.load)
-            launched = ",\n  ".join(record.forms), ",\n  ".join(record.sources)
-            networks.setdefault(launched, []).append(model.name)
+            launched[config] = ",\n  ".join(record.forms), ",\n  ".join(record.sources)
+        networks.setdefault(launched[config], []).append(model.name)
     texts = [
         f'{{"models": {json.dumps(models)}, "triton": [\n  {forms}\n], "cuda": [\n  {sources}\n]}}'
         for (forms, sources), models in networks.items()

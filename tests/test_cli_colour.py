@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 import pyvips
+import skimage  # which imports its parts when they are used
 from metadata import MAKE
 from pictures import load_image, save_photo, smooth_colours
 from PIL import Image, ImageCms, ImageFilter
 from profiles import ADOBE_RGB, DISPLAY_P3, PROPHOTO, gray_profile
-from skimage.color import deltaE_ciede2000
 
 from mambair_cli.cli import main
 from mambair_cli.images import read_picture
@@ -47,7 +47,7 @@ def shown(path: str) -> np.ndarray:
 
 
 def assert_looks_the_same(before: str, after: str, mean: float = 0.5) -> None:
-    difference = deltaE_ciede2000(shown(before), shown(after))
+    difference = skimage.color.deltaE_ciede2000(shown(before), shown(after))
     assert difference.mean() < mean
 
 

@@ -25,6 +25,7 @@ from PIL import Image
 pytest.importorskip("av", reason="needs the extra video")
 
 from clips import Sound, make_clip, psnr, read_packets
+from forked import run_forked, start_forked
 from pictures import save_photo
 
 from mambair_cli import Restorer
@@ -151,22 +152,18 @@ def test_a_run_that_was_killed_while_it_joined_has_all_segments(place: Path, mon
 def test_a_run_that_is_killed_leaves_no_clip_and_its_segments(place: Path) -> None:
     times = [3003 * number for number in range(250)]
     make_clip(place / "in.mp4", "mp4", times=times, size=(48, 32))
-    command = [sys.executable, "-m", "mambair_cli", "upscale", "in.mp4", "-s", "2", *LOCAL]
-    command += ["--weights", "double.safetensors", "-o"]
-    running = subprocess.Popen([*command, "out.mp4"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    end = time.monotonic() + 60
-    while not list(place.glob(".out.mp4.mambair/*.mkv")) and time.monotonic() < end:
-        time.sleep(0.01)
-    running.send_signal(signal.SIGKILL)
-    running.communicate()
+    command = ["-m", "mambair_cli", "upscale", "in.mp4", "-s", "2", "-o", "out.mp4", *LOCAL]
+    command += ["--weights", "double.safetensors"]
+    with start_forked(*command) as running:
+        end = time.monotonic() + 60
+        while not list(place.glob(".out.mp4.mambair/*.mkv")) and time.monotonic() < end:
+            time.sleep(0.01)
+        running.kill()
     assert not Path("out.mp4").exists()
-    assert upscale("in.mp4", "-s", "2", "-o", "whole.mp4") == 0
-    done = subprocess.run([*command, "out.mp4", "--resume"], capture_output=True, text=True)
+    done = run_forked(*command, "--resume")
     assert done.returncode == 0, done.stderr
     assert "going on after 96 frames" in done.stderr or "going on after 192 frames" in done.stderr
-    first, second = (frames_of(name) for name in ("out.mp4", "whole.mp4"))
-    assert [frame.pts for frame in first] == [frame.pts for frame in second]
-    assert len(first) == 250
+    assert [frame.pts for frame in frames_of("out.mp4")] == times
 
 
 def test_other_settings_begin_anew(place: Path, monkeypatch, capsys) -> None:
@@ -357,7 +354,7 @@ def test_a_kill_in_the_join_leaves_nothing_but_the_hidden_folder(place: Path) ->
     )
     command = ["upscale", "in.mkv", "-s", "2", "-o", "out.mkv", "--weights", "double.safetensors", *LOCAL]
     before = {path.name for path in place.iterdir()}
-    assert subprocess.run([sys.executable, "-c", code, *command]).returncode == -signal.SIGKILL
+    assert run_forked("-c", code, *command).returncode == -signal.SIGKILL
     assert {path.name for path in place.iterdir()} == {*before, ".out.mkv.mambair"}
     assert upscale("in.mkv", "-s", "2", "-o", "out.mkv", "--resume") == 0
     assert not Path(".out.mkv.mambair").exists()
@@ -691,24 +688,22 @@ def test_a_pipe_by_name_is_read_once(place: Path, capsys) -> None:
     assert len(frames_of("out.mkv")) == 2
 
 
-@pytest.mark.parametrize("most", [None, 1])
 @pytest.mark.parametrize(("crf", "model"), [("45", "tiny-real-x2"), ("1", "tiny-x2")])
-def test_a_pipe_is_looked_at_as_a_file_is(
-    place: Path, most: int | None, crf: str, model: str, monkeypatch, capsys
-) -> None:
+def test_a_pipe_is_looked_at_as_a_file_is(place: Path, crf: str, model: str, monkeypatch, capsys) -> None:
     """No frame is lost by the look, also where memory is for one frame only."""
-    if most is not None:
-        monkeypatch.setattr(piped, "MOST_HELD", most)
-    make_clip(place / "in.mkv", "matroska", times=TIMES, size=(96, 64), options={"crf": crf})
-    for name in ("in.mkv", "pipe.mkv"):
-        if name == "pipe.mkv":
+    make_clip(place / "in.mkv", "matroska", times=TIMES[:4], size=(96, 64), options={"crf": crf})
+    held = {"in.mkv": piped.MOST_HELD, "pipe.mkv": piped.MOST_HELD, "narrow.mkv": 1}
+    for name, most in held.items():
+        if name != "in.mkv":
             os.mkfifo(place / name)
             content = (place / "in.mkv").read_bytes()
             threading.Thread(target=(place / name).write_bytes, args=(content,)).start()
+        monkeypatch.setattr(piped, "MOST_HELD", most)
         assert main(["upscale", name, "-s", "2", "-o", f"out-{name}", *LOCAL, "--json"]) == 0
         done = json.loads(capsys.readouterr().out.splitlines()[1])
-        assert (done["model"], done["frames"]) == (model, len(TIMES))
-    assert read_packets(place / "out-pipe.mkv").data == read_packets(place / "out-in.mkv").data
+        assert (done["model"], done["frames"]) == (model, 4)
+    made, *others = (read_packets(place / f"out-{name}").data for name in held)
+    assert others == [made, made]
 
 
 def test_frames_come_and_go_by_pipes(place: Path) -> None:

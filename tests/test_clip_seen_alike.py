@@ -10,6 +10,7 @@ import pytest
 
 pytest.importorskip("av", reason="needs the extra video")
 
+from checkpoints import save_nearest
 from clips import av, make_clip
 
 from mambair_cli.cli import clips as clips_command
@@ -25,7 +26,8 @@ def broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Change to a folder with a clip of several slices, many of whose frames are broken."""
     monkeypatch.chdir(tmp_path)
     options = {"preset": "ultrafast", "x264-params": "slices=4:keyint=12", "crf": "5"}
-    make_clip(tmp_path / "in.mp4", "mp4", options=options, size=(96, 64))
+    times = [3003 * number for number in range(18)]
+    make_clip(tmp_path / "in.mp4", "mp4", times=times, options=options, size=(96, 64))
     data = bytearray((tmp_path / "in.mp4").read_bytes())
     random = np.random.default_rng(1)
     with av.open("in.mp4") as container:
@@ -110,7 +112,8 @@ def test_what_is_cut_off_is_told_before_a_run(format: str, tmp_path: Path, monke
                 copy.mux(packet)
     data = (tmp_path / name).read_bytes()
     (tmp_path / name).write_bytes(data[: len(data) * 2 // 3])
-    command = ["upscale", name, "-s", "2", *LOCAL, "--model", "tiny-x2", "-o", "out.mkv", "--json"]
+    weights = save_nearest(tmp_path / "double.safetensors", 2)
+    command = ["upscale", name, "-s", "2", *LOCAL, "--weights", str(weights), "-o", "out.mkv", "--json"]
     assert main([*command, "--dry-run"]) == 0
     _, planned, _ = events(capsys)
     assert main(["inspect", name, "--json"]) == 0

@@ -4,10 +4,12 @@ import ast
 import re
 import subprocess
 import sys
+from functools import cache
 from importlib.metadata import version
 from importlib.util import find_spec
 
 import pytest
+from forked import run_forked
 from repository import ROOT
 from test_docs import DOCUMENTS, read
 
@@ -37,13 +39,21 @@ def names_in(body):
     return names
 
 
-DEFINED = {module: names_in(ast.parse(path.read_text("utf-8")).body) for module, path in MODULES.items()}
-CLASSES = {
-    name: {*names_in(node.body), *re.findall(r"self\.(\w+)(?:: [^=\n]+)? = ", ast.unparse(node))}
-    for names in DEFINED.values()
-    for name, node in names.items()
-    if isinstance(node, ast.ClassDef)
-}
+@cache
+def defined():
+    """Return the names that each module of the package defines, each with its statement."""
+    return {module: names_in(ast.parse(path.read_text("utf-8")).body) for module, path in MODULES.items()}
+
+
+@cache
+def attributes():
+    """Return the names that each class defines."""
+    return {
+        name: {*names_in(node.body), *re.findall(r"self\.(\w+)(?:: [^=\n]+)? = ", ast.unparse(node))}
+        for names in defined().values()
+        for name, node in names.items()
+        if isinstance(node, ast.ClassDef)
+    }
 
 
 def is_defined(name):
@@ -51,9 +61,9 @@ def is_defined(name):
     if name in MODULES:
         return True
     place, _, last = name.rpartition(".")
-    if any(last in names for module, names in DEFINED.items() if f".{module}".endswith(f".{place}")):
+    if any(last in names for module, names in defined().items() if f".{module}".endswith(f".{place}")):
         return True
-    return last in CLASSES.get(place.rpartition(".")[2], ()) and ("." not in place or is_defined(place))
+    return last in attributes().get(place.rpartition(".")[2], ()) and ("." not in place or is_defined(place))
 
 
 def test_modules_and_names_in_the_map_exist():
@@ -97,9 +107,16 @@ def documented_code():
     return sorted(f"import mambair_cli; {name}" for name in names) + sorted(imports)
 
 
+FORGET_THE_PACKAGE = """
+import sys
+for name in [name for name in sys.modules if name.partition(".")[0] == "mambair_cli"]:
+    del sys.modules[name]
+"""
+
+
 @pytest.mark.parametrize("code", [*documented_code(), "import mambair_cli; mambair_cli.__version__"])
 def test_names_that_documents_tell_exist_where_nothing_else_was_imported(code):
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    done = run_forked("-c", FORGET_THE_PACKAGE + code)
     assert not done.returncode, done.stderr
 
 

@@ -1,7 +1,6 @@
 """The fused forward pass against the networks themselves: on a GPU where there is one, else interpreted."""
 
 import math
-import os
 import shutil
 import warnings
 from contextlib import nullcontext
@@ -11,12 +10,8 @@ import numpy as np
 import pytest
 import torch
 from cuda_twin import run_on_cpu
+from interpreted import DEVICE
 from networks import CONFIGS, V1, V2
-
-if not torch.cuda.is_available():
-    os.environ["TRITON_INTERPRET"] = "1"  # before the first import of Triton, which reads it then
-
-pytest.importorskip("triton")
 
 from mambair_cli.kernels import cuda_depthwise, cuda_scan, self_check, triton_routing
 from mambair_cli.kernels.cuda_graph import Replayed
@@ -31,8 +26,7 @@ from mambair_cli.restore.engine import Engine, run_image
 from mambair_cli.restore.tiling import plan_tiles
 from mambair_cli.system import disk_cache
 
-HAS_GPU = torch.cuda.is_available()
-DEVICE = torch.device("cuda" if HAS_GPU else "cpu")
+HAS_GPU = DEVICE.type == "cuda"
 TOLERANCE = 2e-3  # relative to what the network adds; a value in 16 bits is right to 5e-4
 EXACT_TOLERANCE = 2e-5  # in float32
 

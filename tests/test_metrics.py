@@ -2,13 +2,13 @@ import math
 
 import numpy as np
 import pytest
+import skimage  # which imports its parts when they are used
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from pictures import noise
 from PIL import Image
 from repository import SHARED
-from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from mambair_cli.quality.degrade import imresize, modcrop
 from mambair_cli.quality.metrics import luma, psnr, ssim
@@ -53,7 +53,9 @@ def test_order_does_not_matter(image: np.ndarray, data: st.DataObject):
 
 def test_psnr_agrees_with_scikit_image():
     a, b = noise(30, 40, 3), noise(30, 40, 3, seed=1)
-    assert psnr(a, b) == pytest.approx(peak_signal_noise_ratio(a, b, data_range=255), abs=1e-9)
+    assert psnr(a, b) == pytest.approx(
+        skimage.metrics.peak_signal_noise_ratio(a, b, data_range=255), abs=1e-9
+    )
 
 
 def test_floating_point_is_clipped_and_rounded_first():
@@ -132,7 +134,7 @@ def test_ssim_of_two_constants_is_their_brightness_alone():
 @pytest.mark.parametrize("shape", [(20, 31), (20, 31, 3)])
 def test_ssim_agrees_with_scikit_image(shape: tuple[int, ...]):
     a, b = blurred_pair(*shape)
-    similarity = structural_similarity(
+    similarity = skimage.metrics.structural_similarity(
         a,
         b,
         data_range=255,

@@ -1,17 +1,12 @@
 """Checks that have passed: known again with the same sources, and with no others."""
 
 import inspect
-import os
 import sys
 from pathlib import Path
 
 import pytest
 import torch
-
-if not torch.cuda.is_available():
-    os.environ["TRITON_INTERPRET"] = "1"  # before the first import of Triton, which reads it then
-
-pytest.importorskip("triton")
+from interpreted import DEVICE
 
 from mambair_cli.kernels import (
     cuda_depthwise,
@@ -25,8 +20,6 @@ from mambair_cli.networks import MambaIR
 from mambair_cli.networks.fused import FusedMambaIR, FusedMambaIRv2
 from mambair_cli.programs import cuda_source, residual
 from mambair_cli.system import disk_cache
-
-CPU = torch.device("cpu")
 
 
 @pytest.fixture(autouse=True)
@@ -60,12 +53,12 @@ def test_another_source_makes_a_check_unknown(package, monkeypatch, tmp_path):
     (root / "__init__.py").touch()
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(self_check, "PACKAGES", ("moved_cli.kernels", "moved_cli.networks"))
-    self_check.remember("a network", CPU)
-    assert self_check.is_known("a network", CPU)
-    assert not self_check.is_known("another", CPU)
+    self_check.remember("a network", DEVICE)
+    assert self_check.is_known("a network", DEVICE)
+    assert not self_check.is_known("another", DEVICE)
     (root / package / "deeper").mkdir()
     (root / package / "deeper" / "scan.cu").write_text("// new")
-    assert not self_check.is_known("a network", CPU)
+    assert not self_check.is_known("a network", DEVICE)
     sys.modules.pop("moved_cli")
 
 

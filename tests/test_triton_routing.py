@@ -1,20 +1,12 @@
 """MambaIRv2's routing in Triton against PyTorch: on a GPU where there is one, else interpreted."""
 
-import os
-
 import pytest
 import torch
 import torch.nn.functional as F
-
-if not torch.cuda.is_available():
-    os.environ["TRITON_INTERPRET"] = "1"  # before the first import of Triton, which reads it then
-
-pytest.importorskip("triton")
+from interpreted import DEVICE
 
 from mambair_cli.kernels import triton_routing
 from mambair_cli.networks.noise import gumbel_noise, make_keys
-
-DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def make_operands(b=2, height=9, width=11, hidden=7, tokens=5, scale=1.0):

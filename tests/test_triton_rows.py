@@ -1,23 +1,17 @@
 """What lies between products, in Triton, against PyTorch: on a GPU where there is one, else interpreted."""
 
 import math
-import os
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-
-if not torch.cuda.is_available():
-    os.environ["TRITON_INTERPRET"] = "1"  # before the first import of Triton, which reads it then
-
-pytest.importorskip("triton")
+from interpreted import DEVICE
 
 from mambair_cli.kernels import triton_gelu, triton_merge, triton_residual, triton_steps
 from mambair_cli.kernels.triton_rows import Norm
 from mambair_cli.kernels.triton_steps import StepsBlock
 
-DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 LOG2_E = math.log2(math.e)
 
 

@@ -1,18 +1,10 @@
 """The Triton scan against the plain loop in float64: on a GPU where there is one, else interpreted."""
 
-import os
-import subprocess
-import sys
-
 import pytest
-import torch
-
-if not torch.cuda.is_available():
-    os.environ["TRITON_INTERPRET"] = "1"  # before the first import of Triton, which reads it then
-
-pytest.importorskip("triton")
-
 import scans
+import torch
+from forked import run_forked
+from interpreted import DEVICE
 from scans import check, make_operands, run
 
 from mambair_cli.kernels import triton_scan
@@ -35,18 +27,18 @@ def test_agrees_with_the_plain_loop_and_its_gradient(case):
 
 
 @pytest.mark.parametrize(
-    ("case", "length", "stretches"),
+    ("case", "paths", "length", "stretches"),
     [
-        ("ordinary", 32, 2),
-        ("ordinary", 33, 2),
-        ("ordinary", 63, 2),
-        ("states no power of two", 70, 3),
-        ("path of each image", 70, 3),
-        ("very slow", 70, 3),
-        ("slow beside fast", 70, 3),
+        ("ordinary", 1, 32, 2),
+        ("ordinary", 2, 33, 2),
+        ("ordinary", 1, 63, 2),
+        ("states no power of two", 1, 70, 3),
+        ("path of each image", 2, 70, 3),
+        ("very slow", 1, 70, 3),
+        ("slow beside fast", 1, 70, 3),
     ],
 )
-def test_agrees_where_paths_are_walked_in_stretches(case, length, stretches, monkeypatch):
+def test_agrees_where_paths_are_walked_in_stretches(case, paths, length, stretches, monkeypatch):
     monkeypatch.setattr(triton_scan, "SHORTEST_STRETCH", 16)
     monkeypatch.setattr(triton_scan, "FEWEST_STRETCHES", 2)
     launched, launch = [], triton_scan.launch
@@ -56,7 +48,8 @@ def test_agrees_where_paths_are_walked_in_stretches(case, length, stretches, mon
         launch(kernel, grid, **options)
 
     monkeypatch.setattr(triton_scan, "launch", watch)
-    check(triton_scan.selective_scan, *make_operands(**{**CASES[case], "length": length}), TOLERANCE)
+    settings = {**CASES[case], "length": length, "b": paths, "k": paths}  # a path takes a second
+    check(triton_scan.selective_scan, *make_operands(**settings), TOLERANCE)
     assert [grid[2] for grid in launched] == [stretches] * 4
 
 
@@ -144,9 +137,9 @@ torch.testing.assert_close(got, reference.selective_scan(u, dt, B.float(), C, pa
 """
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="operands are on the CPU, for the interpreter")
+@pytest.mark.skipif(DEVICE.type == "cuda", reason="operands are on the CPU, for the interpreter")
 def test_pixels_may_lie_further_apart_than_32_bits_count():
-    done = subprocess.run([sys.executable, "-c", FAR_APART], capture_output=True, text=True, check=False)
+    done = run_forked("-c", FAR_APART)
     assert (done.returncode, done.stderr) == (0, "")
 
 
@@ -162,9 +155,10 @@ sys.exit("torch._dynamo" in sys.modules)
 """
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="operands are on the CPU, for the interpreter")
+@pytest.mark.skipif(DEVICE.type == "cuda", reason="operands are on the CPU, for the interpreter")
 def test_needs_no_compiler_without_a_gradient():
-    subprocess.run([sys.executable, "-c", CALL_WITHOUT_GRADIENT], check=True)
+    done = run_forked("-c", CALL_WITHOUT_GRADIENT)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.gpu
