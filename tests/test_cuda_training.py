@@ -72,7 +72,7 @@ def test_trains_where_source_can_be_compiled(monkeypatch):
     operands, paths, params = make_operands(length=5, d=2)
     monkeypatch.setattr(triton_scan, "has_nvrtc", lambda device: True)
     monkeypatch.setattr(triton_scan, "_scan", None)
-    monkeypatch.setattr(triton_scan, "_scan_plainly", None)
+    monkeypatch.setattr(triton_scan, "_scan_with_gradient", None)
     weights = torch.ones_like(operands[0])
     got = run(triton_scan.selective_scan, operands, paths, params, weights)
     wanted = run(cuda_training.selective_scan, operands, paths, params, weights)
@@ -104,7 +104,7 @@ def test_compiles_into_a_graph_with_its_neighbours():
 def test_its_gradient_is_an_operator_that_torch_can_trace():
     (u, *others), paths, params = make_operands(length=10, d=2)
     u = u.transpose(1, 2).contiguous().transpose(1, 2)  # in another order in memory
-    _, kept = cuda_training._scan(u, *others, paths, *params)
+    _, kept = torch.ops.mambair.training_scan(u, *others, paths, *params)
     given = (torch.ones_like(u), u, *others, paths, *params, kept)
     torch.library.opcheck(torch.ops.mambair.training_scan_backward.default, given)
 

@@ -16,7 +16,7 @@ bit.
 
 import ctypes
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -28,7 +28,8 @@ from mambair_cli.kernels.cpu_threads import COUNTER, run_in_threads
 from mambair_cli.kernels.llvm_builder import Code, Condition, CpuFunction, Index, Pointer, Vector
 from mambair_cli.kernels.llvm_math import exp2, softplus_and_slope
 from mambair_cli.kernels.once import Once
-from mambair_cli.kernels.operands import ScanParams
+from mambair_cli.kernels.operands import ScanOperands
+from mambair_cli.kernels.scan_operator import ScanGradients, define_scan
 
 WORTH_SUMMING = 0.8  # share of the time that paths side by side may take, to be worth the sum afterwards
 BLOCK_CHANNELS = 32  # most channels of a unit; 16 and 64 take longer
@@ -42,65 +43,26 @@ NUMBERS = (
 )
 
 
-def selective_scan(u: Tensor, dt: Tensor, B: Tensor, C: Tensor, paths: Tensor, params: ScanParams) -> Tensor:
-    """Run one selective scan per path and sum the results at each pixel; see ``kernels.selective_scan``."""
-    return _scan(u, dt, B, C, paths, *params)[0]
+def _scan(operands: ScanOperands) -> tuple[Tensor, Tensor]:
+    return cpu_scan.scan(*operands, keep_states=True)
 
 
-# Custom operators, so that torch.compile does not look inside.
-@torch.library.custom_op("mambair::cpu_scan", mutates_args=())
-def _scan(
-    u: Tensor,
-    dt: Tensor,
-    B: Tensor,
-    C: Tensor,
-    paths: Tensor,
-    dt_weight: Tensor,
-    dt_bias: Tensor,
-    A: Tensor,
-    D: Tensor,
-) -> tuple[Tensor, Tensor]:
-    """Return the sum over paths, (b, l, d), and the states at the start of each stretch."""
-    return cpu_scan.scan(u, dt, B, C, paths, ScanParams(dt_weight, dt_bias, A, D), keep_states=True)
+def _shape_of_states(operands: ScanOperands) -> tuple[int, ...]:
+    b, length, d = operands.u.shape
+    k, _, n = operands.params.A.shape
+    return b, k, -(-length // STRETCH), -(-d // cpu_scan.LANES), n, cpu_scan.LANES
 
 
-@_scan.register_fake
-def _scan_shapes(u, dt, B, C, paths, dt_weight, dt_bias, A, D):
-    b, length, d = u.shape
-    k, _, n = A.shape
-    lanes = cpu_scan.LANES
-    states = (b, k, (length + STRETCH - 1) // STRETCH, (d + lanes - 1) // lanes, n, lanes)
-    return u.new_empty(u.shape, dtype=torch.float32), u.new_empty(states, dtype=torch.float32)
-
-
-@torch.library.custom_op("mambair::cpu_scan_backward", mutates_args=())
-def _scan_backward(
-    of_y: Tensor,
-    u: Tensor,
-    dt: Tensor,
-    B: Tensor,
-    C: Tensor,
-    paths: Tensor,
-    dt_weight: Tensor,
-    dt_bias: Tensor,
-    A: Tensor,
-    D: Tensor,
-    states: Tensor,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the gradients of u; of dt, B and C joined, (b, l, k, r + 2n); of the parameters.
-
-    Those are joined, too: of dt_weight, dt_bias, A and D, (k, d, r + n + 2).
-    """
-    b, length, d = u.shape
-    k, _, n = A.shape
-    r = dt_weight.shape[-1]
+def _differentiate(of_y: Tensor, operands: ScanOperands, states: Tensor) -> ScanGradients:
+    b, length, d = operands.u.shape
+    k, _, n = operands.params.A.shape
+    r = operands.dt.shape[-1]
     lanes = states.shape[-1]
     block = max(1, min(-(-d // lanes), BLOCK_CHANNELS // lanes))
-    params = ScanParams(dt_weight, dt_bias, A, D)
-    tensors, sizes = cpu_scan.lay_out(u, dt, B, C, paths, params, block)
+    tensors, sizes = cpu_scan.lay_out(*operands, block)
     blocks = sizes["vectors"] // block
     is_apart = are_paths_apart(b * blocks, k, torch.get_num_threads())
-    of_u = u.new_empty(k if is_apart else 1, b, length, d, dtype=torch.float32)
+    of_u = of_y.new_empty(k if is_apart else 1, b, length, d)
     of_projected = of_u.new_empty(blocks, b, length, k, r + 2 * n)
     of_params = of_u.new_zeros(b, k, sizes["vectors"], r + n + 2, lanes)
     if of_u.numel():
@@ -109,7 +71,7 @@ def _scan_backward(
         scratch = of_u.new_empty(threads, lanes * (n * (block + 1) + block * STRETCH * (2 + 2 * n)))
         tensors |= {
             "states": states,
-            "of_y": of_y.float().contiguous(),
+            "of_y": of_y,
             "of_u": of_u,
             "of_projected": of_projected,
             "of_params": of_params,
@@ -130,29 +92,17 @@ def _scan_backward(
         kernel = _compile_kernel(n, r, block, is_apart, is_full=d % (block * lanes) == 0)
         run_in_threads(kernel, (ctypes.c_int64 * len(values))(*values), threads)
     of_params = add_in_order(of_params).transpose(2, 3).reshape(k, -1, r + n + 2)[:, :d]
-    return add_in_order(of_u).to(u.dtype), add_in_order(of_projected).to(dt.dtype), of_params.contiguous()
+    # Copies: what an operator returns may not share memory.
+    of_weight, of_bias, of_A, of_D = (
+        x.clone(memory_format=torch.contiguous_format) for x in of_params.split([r, 1, n, 1], dim=-1)
+    )
+    return ScanGradients(
+        add_in_order(of_u), add_in_order(of_projected), of_weight, of_bias[..., 0], of_A, of_D[..., 0]
+    )
 
 
-@_scan_backward.register_fake
-def _scan_backward_shapes(of_y, u, dt, B, C, paths, dt_weight, dt_bias, A, D, states):
-    r, n = dt_weight.shape[-1], A.shape[-1]
-    of_params = A.new_empty(*A.shape[:-1], r + n + 2, dtype=torch.float32)
-    return u.new_empty(u.shape), dt.new_empty(*dt.shape[:-1], r + 2 * n), of_params
-
-
-def _keep_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    ctx.save_for_backward(*inputs, output[1])
-
-
-def _backward(ctx: Any, of_y: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-    operands = ctx.saved_tensors
-    r, n = operands[5].shape[-1], operands[7].shape[-1]
-    of_u, of_projected, of_params = _scan_backward(of_y, *operands)
-    of_weight, of_bias, of_A, of_D = of_params.split([r, 1, n, 1], dim=-1)
-    return of_u, *of_projected.split([r, n, n], dim=-1), None, of_weight, of_bias[..., 0], of_A, of_D[..., 0]
-
-
-_scan.register_autograd(_backward, setup_context=_keep_for_backward)
+selective_scan = define_scan("cpu_scan", _scan, _differentiate, _shape_of_states, sums_D=True)
+"""The scan of ``kernels.selective_scan``, with a gradient."""
 
 
 def are_paths_apart(units: int, k: int, threads: int) -> bool:

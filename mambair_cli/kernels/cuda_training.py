@@ -7,13 +7,14 @@ leaves to the next one. There are no atomic additions: the same operands give th
 import ctypes
 import functools
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from mambair_cli.kernels import nvrtc
-from mambair_cli.kernels.operands import ScanParams
+from mambair_cli.kernels.operands import ScanOperands
+from mambair_cli.kernels.scan_operator import ScanGradients, define_scan
 
 SOURCES = ("elements.cuh", "cuda_training.cu")
 KERNELS = ("forward_ends", "forward", "backward_ends", "backward")
@@ -74,57 +75,29 @@ def shared_bytes(shape: Shape, n: int, r: int) -> int:
     return 4 * (rows + shape.part * columns * (shape.threads + 1))
 
 
-def selective_scan(u: Tensor, dt: Tensor, B: Tensor, C: Tensor, paths: Tensor, params: ScanParams) -> Tensor:
-    """Run one selective scan per path and sum the results at each pixel; see ``kernels.selective_scan``."""
-    return _scan(u, dt, B, C, paths, *params)[0]
-
-
-@torch.library.custom_op("mambair::training_scan", mutates_args=())
-def _scan(
-    u: Tensor,
-    dt: Tensor,
-    B: Tensor,
-    C: Tensor,
-    paths: Tensor,
-    dt_weight: Tensor,
-    dt_bias: Tensor,
-    A: Tensor,
-    D: Tensor,
-) -> tuple[Tensor, Tensor]:
-    """Return the sum over paths, (b, l, d), and the states at the start of each group."""
-    work = _Work(u, dt, B, C, paths, dt_weight, dt_bias, A, D)
-    b, length, d = u.shape
-    y, kept = work.empty(b, len(A), length, d), _empty_states(u, A, dt.shape[-1])
+def _scan(operands: ScanOperands) -> tuple[Tensor, Tensor]:
+    work = _Work(operands)
+    b, length, d = operands.u.shape
+    y = work.empty(b, len(operands.params.A), length, d)
+    kept = work.empty(*_shape_of_states(operands))
     if work.chunks > 1:
         work.launch("forward_ends")
     work.launch("forward", y=y, kept=kept)
     return y.sum(1), kept
 
 
-@_scan.register_fake
-def _scan_shapes(u, dt, B, C, paths, dt_weight, dt_bias, A, D):
-    return u.new_empty(u.shape, dtype=torch.float32), _empty_states(u, A, dt.shape[-1])
+def _shape_of_states(operands: ScanOperands) -> tuple[int, ...]:
+    b, length, d = operands.u.shape
+    k, _, n = operands.params.A.shape
+    shape = choose_shape(d, n, operands.dt.shape[-1])
+    return b, k, -(-length // shape.group) if shape else 0, n, d
 
 
-@torch.library.custom_op("mambair::training_scan_backward", mutates_args=())
-def _scan_backward(
-    grad_y: Tensor,
-    u: Tensor,
-    dt: Tensor,
-    B: Tensor,
-    C: Tensor,
-    paths: Tensor,
-    dt_weight: Tensor,
-    dt_bias: Tensor,
-    A: Tensor,
-    D: Tensor,
-    kept: Tensor,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Return the gradients of u; of dt, B and C joined, (b, l, k, r + 2n); of dt_weight, dt_bias and A."""
-    work = _Work(u, dt, B, C, paths, dt_weight, dt_bias, A, D)
-    b, length, d = u.shape
-    k, _, n = A.shape
-    r = dt_weight.shape[-1]
+def _differentiate(grad_y: Tensor, operands: ScanOperands, kept: Tensor) -> ScanGradients:
+    work = _Work(operands)
+    b, length, d = operands.u.shape
+    k, _, n = operands.params.A.shape
+    r = operands.dt.shape[-1]
     gradients = {
         "grad_u": work.empty(b, k, length, d),
         "grad_projected": work.empty(work.blocks, b, length, k, r + 2 * n),
@@ -132,71 +105,39 @@ def _scan_backward(
         "grad_bias": work.empty(b, k, work.chunks, d),
         "grad_A": work.empty(b, k, work.chunks, n, d),
     }
-    grad_y = grad_y.float().contiguous()
     if work.chunks > 1:
         work.launch("backward_ends", grad_y=grad_y)
     work.launch("backward", grad_y=grad_y, kept=kept, **gradients)
     projected = gradients["grad_projected"]
-    of_weight, of_A = (gradients[name].sum((0, 2)).transpose(1, 2) for name in ("grad_weight", "grad_A"))
-    return (
-        gradients["grad_u"].sum(1).to(u.dtype),
-        (projected[0] if work.blocks == 1 else projected.sum(0)).to(dt.dtype),
-        of_weight.contiguous(),
+    return ScanGradients(
+        gradients["grad_u"].sum(1),
+        projected[0] if work.blocks == 1 else projected.sum(0),
+        gradients["grad_weight"].sum((0, 2)).transpose(1, 2),
         gradients["grad_bias"].sum((0, 2)),
-        of_A.contiguous(),
+        gradients["grad_A"].sum((0, 2)).transpose(1, 2),
     )
 
 
-@_scan_backward.register_fake
-def _scan_backward_shapes(grad_y, u, dt, B, C, paths, dt_weight, dt_bias, A, D, kept):
-    projected = dt.new_empty(*dt.shape[:-1], dt.shape[-1] + 2 * A.shape[-1])
-    params = (p.new_empty(p.shape, dtype=torch.float32) for p in (dt_weight, dt_bias, A))
-    return u.new_empty(u.shape), projected, *params
-
-
-def _keep_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    ctx.save_for_backward(*inputs, output[1])
-
-
-def _backward(ctx: Any, grad_y: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-    u, dt, B, C, paths, dt_weight, dt_bias, A, D, kept = ctx.saved_tensors
-    grad_u, projected, *grad_params = _scan_backward(
-        grad_y, u, dt, B, C, paths, dt_weight, dt_bias, A, D, kept
-    )
-    grad_dt, grad_B, grad_C = projected.split([dt.shape[-1], A.shape[-1], A.shape[-1]], dim=-1)
-    grad_D = (grad_y * u).sum((0, 1)).expand_as(D)  # every path adds the same D * u to y
-    return grad_u, grad_dt, grad_B, grad_C, None, *grad_params, grad_D
-
-
-_scan.register_autograd(_backward, setup_context=_keep_for_backward)
+selective_scan = define_scan("training_scan", _scan, _differentiate, _shape_of_states)
+"""The scan of ``kernels.selective_scan``, with a gradient."""
 
 
 class _Work:
     """A scan's operands, and how it is divided."""
 
-    def __init__(
-        self,
-        u: Tensor,
-        dt: Tensor,
-        B: Tensor,
-        C: Tensor,
-        paths: Tensor,
-        dt_weight: Tensor,
-        dt_bias: Tensor,
-        A: Tensor,
-        D: Tensor,
-    ) -> None:
+    def __init__(self, operands: ScanOperands) -> None:
+        u, dt, B, C, paths, params = operands
         b, length, d = u.shape
-        k, _, n = A.shape
-        r = dt_weight.shape[-1]
+        k, _, n = params.A.shape
+        r = dt.shape[-1]
         shape = choose_shape(d, n, r)
         if shape is None:
             raise ValueError(f"no block holds {d} channels of {n} states")
         self.kernels = _load(n, r, nvrtc.TYPES[u.dtype], shape, u.device)
         dt, B, C = (x.to(u.dtype) if x.stride(-1) == 1 else x.to(u.dtype).contiguous() for x in (dt, B, C))
-        params = {"weight": dt_weight, "bias": dt_bias, "A": A, "D": D}
         self._tensors = {"u": u.contiguous(), "dt": dt, "B": B, "C": C, "paths": paths.contiguous()}
-        self._tensors |= {name: param.float().contiguous() for name, param in params.items()}
+        names = ("weight", "bias", "A", "D")
+        self._tensors |= {name: x.float().contiguous() for name, x in zip(names, params, strict=True)}
         self.blocks = -(-d // shape.threads)
         count = max(1, min(BLOCKS // (b * k * self.blocks), length // SHORTEST_CHUNK))
         self.chunk = -(-math.ceil(length / count) // STAGE) * STAGE
@@ -217,14 +158,6 @@ class _Work:
         given = self._tensors | tensors
         places = (given[each].data_ptr() if each in given else None for each in POINTERS)
         self.kernels[name].launch(self._grid, _Operands(*places, *self._numbers))
-
-
-def _empty_states(u: Tensor, A: Tensor, r: int) -> Tensor:
-    b, length, d = u.shape
-    k, _, n = A.shape
-    shape = choose_shape(d, n, r)
-    groups = -(-length // shape.group) if shape else 0
-    return u.new_empty(b, k, groups, n, d, dtype=torch.float32)
 
 
 @functools.cache

@@ -22,6 +22,17 @@ class ScanParams(NamedTuple):
     D: Tensor
 
 
+class ScanOperands(NamedTuple):
+    """All operands of a selective scan; see ``kernels.selective_scan``."""
+
+    u: Tensor
+    dt: Tensor
+    B: Tensor
+    C: Tensor
+    paths: Tensor
+    params: ScanParams
+
+
 def state_dtype(u: Tensor) -> torch.dtype:
     """Return the dtype of the recurrence: float64 for float64 tokens, float32 for all others."""
     return torch.float64 if u.dtype == torch.float64 else torch.float32

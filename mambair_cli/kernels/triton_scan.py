@@ -21,7 +21,8 @@ import triton
 from torch import Tensor
 
 from mambair_cli.kernels import has_nvrtc
-from mambair_cli.kernels.operands import ScanParams
+from mambair_cli.kernels.operands import ScanOperands, ScanParams
+from mambair_cli.kernels.scan_operator import ScanGradients, define_operator, define_scan
 from mambair_cli.kernels.triton_rows import launch
 from mambair_cli.programs.scan_backward import backward_kernel
 from mambair_cli.programs.scan_ends import ends_kernel
@@ -63,45 +64,36 @@ def check_usable() -> None:
 
 def selective_scan(u: Tensor, dt: Tensor, B: Tensor, C: Tensor, paths: Tensor, params: ScanParams) -> Tensor:
     """Run one selective scan per path and sum the results at each pixel; see ``kernels.selective_scan``."""
-    operands = (u, dt, B, C, *params)
-    keep_states = torch.is_grad_enabled() and any(operand.requires_grad for operand in operands)
-    if keep_states and has_nvrtc(u.device):
-        from mambair_cli.kernels import cuda_training
+    operands = ScanOperands(u, dt, B, C, paths, params)
+    if torch.is_grad_enabled() and any(x.requires_grad for x in (u, dt, B, C, *params)):
+        if has_nvrtc(u.device):
+            from mambair_cli.kernels import cuda_training
 
-        if cuda_training.choose_shape(u.shape[-1], B.shape[-1], dt.shape[-1]):
-            return cuda_training.selective_scan(u, dt, B, C, paths, params)
-    # The first call of a custom operator imports PyTorch's compiler, which takes a second.
-    scan = _scan if keep_states or torch.compiler.is_compiling() else _scan_plainly
-    return scan(u, dt, B, C, paths, *params, keep_states)[0]
+            if cuda_training.choose_shape(u.shape[-1], B.shape[-1], dt.shape[-1]):
+                return cuda_training.selective_scan(*operands)
+        return _scan_with_gradient(*operands)
+    if torch.compiler.is_compiling():
+        return _scan_as_operator(*operands[:-1], *params)[0]
+    return _scan_plainly(operands)[0]  # the first call of an operator takes a second: it imports a compiler
 
 
-def _scan_plainly(
-    u: Tensor,
-    dt: Tensor,
-    B: Tensor,
-    C: Tensor,
-    paths: Tensor,
-    dt_weight: Tensor,
-    dt_bias: Tensor,
-    A: Tensor,
-    D: Tensor,
-    keep_states: bool,
-) -> tuple[Tensor, Tensor]:
+def _scan(operands: ScanOperands, keep_states: bool) -> tuple[Tensor, Tensor]:
     """Return the sum over paths, (b, l, d), and the states at chunk starts, (b, k, chunks, d, n), or (0,)."""
+    u = operands.u
     b, length, d = u.shape
-    k = len(A)
+    k = len(operands.params.A)
     channels = min(FORWARD_BLOCK.channels, triton.next_power_of_2(d))
     y = u.new_empty(b, k, length, d, dtype=torch.float32)
-    states = _empty_states(u, A, keep_states)
-    operands = _operands(u, dt, B, C, paths, dt_weight, dt_bias, A, D)
+    states = u.new_empty(_shape_of_states(operands) if keep_states else (0,), dtype=torch.float32)
+    arguments = _arguments(operands)
     # Without a gradient bits must not depend on the number of images, of which that of stretches is made.
     stretch = _choose_stretch(b * k, length, d) if keep_states else max(1, length)
     with torch.cuda.device_of(u):
-        ends, sums = _find_ends(operands, b, stretch, None)
+        ends, sums = _find_ends(arguments, b, stretch, None)
         launch(
             forward_kernel,
             (b * k, triton.cdiv(d, channels), ends.shape[1]),
-            **operands,
+            **arguments,
             y_ptr=y,
             states_ptr=states,
             ends_ptr=ends,
@@ -126,28 +118,28 @@ def _choose_stretch(paths: int, length: int, d: int) -> int:
 
 
 def _find_ends(
-    operands: dict[str, Any], b: int, stretch: int, grad_y: Tensor | None
+    arguments: dict[str, Any], b: int, stretch: int, grad_y: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """Return what leaves each stretch, (b·k, stretches, d, n), and sums of its steps, (b·k, stretches, d).
 
     A single stretch leaves nothing to others, and both have no values then.
 
     Args:
-        operands: Arguments of the kernels.
+        arguments: Those of all programs.
         b: Number of images.
         stretch: Tokens of a stretch.
         grad_y: Gradient of y, for the backward pass.
     """
-    u, d = operands["u_ptr"], operands["channels"]
-    stretches = triton.cdiv(operands["length"], stretch)
-    sums = u.new_empty(b * operands["K"], stretches, d, dtype=torch.float32)
-    ends = u.new_empty(*sums.shape, operands["N"], dtype=torch.float32)
+    u, d = arguments["u_ptr"], arguments["channels"]
+    stretches = triton.cdiv(arguments["length"], stretch)
+    sums = u.new_empty(b * arguments["K"], stretches, d, dtype=torch.float32)
+    ends = u.new_empty(*sums.shape, arguments["N"], dtype=torch.float32)
     if stretches > 1:
         channels = min(ENDS_BLOCK.channels, triton.next_power_of_2(d))
         launch(
             ends_kernel,
             (len(sums), triton.cdiv(d, channels), stretches),
-            **operands,
+            **arguments,
             grad_y_ptr=u if grad_y is None else grad_y,
             ends_ptr=ends,
             sums_ptr=sums,
@@ -160,50 +152,41 @@ def _find_ends(
     return ends, sums
 
 
-# Custom operators, so that torch.compile does not look inside.
-_scan = torch.library.custom_op("mambair::selective_scan", _scan_plainly, mutates_args=())
+def _scan_plainly(operands: ScanOperands) -> tuple[Tensor, Tensor]:
+    return _scan(operands, keep_states=False)
 
 
-@_scan.register_fake
-def _scan_shapes(u, dt, B, C, paths, dt_weight, dt_bias, A, D, keep_states):
-    return u.new_empty(u.shape, dtype=torch.float32), _empty_states(u, A, keep_states)
+def _scan_and_keep(operands: ScanOperands) -> tuple[Tensor, Tensor]:
+    return _scan(operands, keep_states=True)
 
 
-@torch.library.custom_op("mambair::selective_scan_backward", mutates_args=())
-def _scan_backward(
-    grad_y: Tensor,
-    u: Tensor,
-    dt: Tensor,
-    B: Tensor,
-    C: Tensor,
-    paths: Tensor,
-    dt_weight: Tensor,
-    dt_bias: Tensor,
-    A: Tensor,
-    D: Tensor,
-    states: Tensor,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Return the gradients of u; of dt, B and C joined, (b, l, k, r + 2n); of dt_weight, dt_bias and A."""
+def _shape_of_states(operands: ScanOperands) -> tuple[int, ...]:
+    b, length, d = operands.u.shape
+    k, _, n = operands.params.A.shape
+    return b, k, -(-length // BACKWARD_BLOCK.steps), d, n
+
+
+def _differentiate(grad_y: Tensor, operands: ScanOperands, states: Tensor) -> ScanGradients:
+    u = operands.u
     b, length, d = u.shape
-    k, _, n = A.shape
-    r = dt_weight.shape[-1]
+    k, _, n = operands.params.A.shape
+    r = operands.dt.shape[-1]
     channels = min(BACKWARD_BLOCK.channels, triton.next_power_of_2(d))
     blocks = triton.cdiv(d, channels)
     grad_u = u.new_empty(b, k, length, d, dtype=torch.float32)
     grad_projected = u.new_empty(blocks, b, length, k, r + 2 * n, dtype=torch.float32)
-    operands = _operands(u, dt, B, C, paths, dt_weight, dt_bias, A, D)
+    arguments = _arguments(operands)
     stretch = _choose_stretch(b * k, length, d)
-    grad_y = grad_y.contiguous()
     parts = triton.cdiv(length, stretch) * b
     grad_weight = u.new_empty(parts, k, d, r, dtype=torch.float32)
     grad_bias = u.new_empty(parts, k, d, dtype=torch.float32)
     grad_A = u.new_empty(parts, k, d, n, dtype=torch.float32)
     with torch.cuda.device_of(u):
-        ends, sums = _find_ends(operands, b, stretch, grad_y)
+        ends, sums = _find_ends(arguments, b, stretch, grad_y)
         launch(
             backward_kernel,
             (b * k, blocks, ends.shape[1]),
-            **operands,
+            **arguments,
             states_ptr=states,
             ends_ptr=ends,
             sums_ptr=sums,
@@ -218,55 +201,20 @@ def _scan_backward(
             CHANNELS=channels,
             num_warps=BACKWARD_BLOCK.warps,
         )
-    projected = grad_projected.sum(0).to(dt.dtype)
-    return grad_u.sum(1).to(u.dtype), projected, grad_weight.sum(0), grad_bias.sum(0), grad_A.sum(0)
-
-
-@_scan_backward.register_fake
-def _scan_backward_shapes(grad_y, u, dt, B, C, paths, dt_weight, dt_bias, A, D, states):
-    projected = dt.new_empty(*dt.shape[:-1], dt.shape[-1] + 2 * A.shape[-1])
-    params = (p.new_empty(p.shape, dtype=torch.float32) for p in (dt_weight, dt_bias, A))
-    return u.new_empty(u.shape), projected, *params
-
-
-def _keep_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    *operands, _ = inputs
-    ctx.save_for_backward(*operands, output[1])
-
-
-def _backward(ctx: Any, grad_y: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-    u, dt, B, C, paths, dt_weight, dt_bias, A, D, states = ctx.saved_tensors
-    grad_u, projected, *grad_params = _scan_backward(
-        grad_y, u, dt, B, C, paths, dt_weight, dt_bias, A, D, states
+    return ScanGradients(
+        grad_u.sum(1), grad_projected.sum(0), grad_weight.sum(0), grad_bias.sum(0), grad_A.sum(0)
     )
-    grad_dt, grad_B, grad_C = projected.split([dt.shape[-1], A.shape[-1], A.shape[-1]], dim=-1)
-    grad_D = (grad_y * u).sum((0, 1)).expand_as(D)  # every path adds the same D * u to y
-    return grad_u, grad_dt, grad_B, grad_C, None, *grad_params, grad_D, None
 
 
-_scan.register_autograd(_backward, setup_context=_keep_for_backward)
+_scan_as_operator = define_operator("plain_scan", _scan_plainly, lambda operands: (0,))
+_scan_with_gradient = define_scan("selective_scan", _scan_and_keep, _differentiate, _shape_of_states)
 
 
-def _empty_states(u: Tensor, A: Tensor, keep_states: bool) -> Tensor:
-    chunks = (u.shape[1] + BACKWARD_BLOCK.steps - 1) // BACKWARD_BLOCK.steps
-    shape = (u.shape[0], A.shape[0], chunks, *A.shape[1:]) if keep_states else (0,)
-    return u.new_empty(shape, dtype=torch.float32)
-
-
-def _operands(
-    u: Tensor,
-    dt: Tensor,
-    B: Tensor,
-    C: Tensor,
-    paths: Tensor,
-    dt_weight: Tensor,
-    dt_bias: Tensor,
-    A: Tensor,
-    D: Tensor,
-) -> dict[str, Any]:
-    """Return the arguments that both kernels share; dt, B and C may be slices of one tensor."""
-    k, d, n = A.shape
-    r = dt_weight.shape[-1]
+def _arguments(operands: ScanOperands) -> dict[str, Any]:
+    """Return the arguments that all programs share; dt, B and C may be slices of one tensor."""
+    u, dt, B, C, paths, params = operands
+    k, d, n = params.A.shape
+    r = dt.shape[-1]
     dt, B, C = (x if x.stride(-1) == 1 else x.contiguous() for x in (dt, B, C))
     paths = paths.contiguous()
     return {
@@ -275,10 +223,10 @@ def _operands(
         "B_ptr": B,
         "C_ptr": C,
         "paths_ptr": paths,
-        "weight_ptr": dt_weight.float().contiguous(),
-        "bias_ptr": dt_bias.float().contiguous(),
-        "A_ptr": A.float().contiguous(),
-        "D_ptr": D.float().contiguous(),
+        "weight_ptr": params.dt_weight.float().contiguous(),
+        "bias_ptr": params.dt_bias.float().contiguous(),
+        "A_ptr": params.A.float().contiguous(),
+        "D_ptr": params.D.float().contiguous(),
         "length": u.shape[1],
         "channels": d,
         "dt_image": dt.stride(0),
