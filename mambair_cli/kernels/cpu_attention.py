@@ -5,7 +5,6 @@ the number of channels, and the scores of a vector's queries stay in the nearest
 No window is cut out of the image: shifted windows only have other addresses.
 """
 
-import ctypes
 import math
 from types import SimpleNamespace
 
@@ -13,8 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mambair_cli.kernels.cpu_function import CpuFunction
 from mambair_cli.kernels.cpu_threads import COUNTER, SHARES_PER_THREAD, run_in_threads
-from mambair_cli.kernels.llvm_builder import Code, CpuFunction, Index, Pointer, Vector, count_lanes
+from mambair_cli.kernels.llvm_builder import Code, Index, Pointer, Vector, count_lanes
 from mambair_cli.kernels.llvm_math import LOG2_E, exp2, keep_nan
 from mambair_cli.kernels.once import Once
 
@@ -77,8 +77,7 @@ def attend(qkv: Tensor, bias: Tensor, window: int, shift: int) -> Tensor:
     for name in ("qkv", "y"):
         strides = zip(("image", "row", "pixel"), tensors[name].stride(), strict=False)
         numbers |= {f"{name}_{along}": stride for along, stride in strides}
-    values = [*(tensors[name].data_ptr() for name in POINTERS), *(numbers[name] for name in NUMBERS)]
-    run_in_threads(_compile_kernel(window, e), (ctypes.c_int64 * len(values))(*values), threads)
+    run_in_threads(_compile_kernel(window, e), tensors, numbers, threads)
     return y
 
 

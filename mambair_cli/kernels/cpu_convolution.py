@@ -15,8 +15,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from mambair_cli.kernels.cpu_function import CpuFunction
 from mambair_cli.kernels.cpu_threads import COUNTER, SHARES_PER_THREAD, run_shares
-from mambair_cli.kernels.llvm_builder import Code, Condition, CpuFunction, Index, Pointer, Vector, count_lanes
+from mambair_cli.kernels.llvm_builder import Code, Condition, Index, Pointer, Vector, count_lanes
 from mambair_cli.kernels.once import Once
 
 LANES = count_lanes()
@@ -110,7 +111,7 @@ def convolve(x: Tensor, weight: TransformedWeight, bias: Tensor | None) -> Tenso
     numbers |= {"c": c, "k": k, "blocks": blocks, "scratch_share": size, "stride": stride, "plane": plane}
     numbers |= {"x_image": x.stride(0), "x_row": x.stride(1), "x_pixel": x.stride(2)}
     numbers |= {"y_row": w * k, "y_pixel": k}
-    run_shares(_compile_kernel(), POINTERS, NUMBERS, operands, numbers, threads)
+    run_shares(_compile_kernel(), operands, numbers, threads)
     return y
 
 

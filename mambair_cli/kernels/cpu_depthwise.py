@@ -6,8 +6,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from mambair_cli.kernels.cpu_function import CpuFunction
 from mambair_cli.kernels.cpu_threads import COUNTER, new_on_lines, run_shares
-from mambair_cli.kernels.llvm_builder import Code, Condition, CpuFunction, Index, Pointer, Vector, count_lanes
+from mambair_cli.kernels.llvm_builder import Code, Condition, Index, Pointer, Vector, count_lanes
 from mambair_cli.kernels.llvm_math import sigmoid, silu
 from mambair_cli.kernels.once import Once
 
@@ -55,7 +56,7 @@ def _convolve_image(x: Tensor, weight: Tensor, bias: Tensor, is_gate: bool) -> T
     numbers = {"b": b, "h": h, "w": w, "x_image": x.stride(0), "x_row": x.stride(1), "x_pixel": x.stride(2)}
     numbers |= {"y_row": y.stride(1), "y_pixel": y.stride(2)}
     threads = min(torch.get_num_threads(), b * h)
-    run_shares(_compile_kernel(c, is_gate), POINTERS, NUMBERS, operands, numbers, threads)
+    run_shares(_compile_kernel(c, is_gate), operands, numbers, threads)
     return y
 
 

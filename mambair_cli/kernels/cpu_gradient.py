@@ -14,7 +14,6 @@ has a place of its own, and all are added in the same order afterwards. So the n
 bit.
 """
 
-import ctypes
 from types import SimpleNamespace
 from typing import NamedTuple
 
@@ -22,18 +21,18 @@ import torch
 from torch import Tensor
 
 from mambair_cli.kernels import cpu_scan
+from mambair_cli.kernels.cpu_function import CpuFunction
 from mambair_cli.kernels.cpu_passes import add_in_order
 from mambair_cli.kernels.cpu_scan import OPERANDS, SIZES, STRETCH
 from mambair_cli.kernels.cpu_threads import COUNTER, run_in_threads
-from mambair_cli.kernels.llvm_builder import Code, Condition, CpuFunction, Index, Pointer, Vector
-from mambair_cli.kernels.llvm_math import exp2, softplus_and_slope
+from mambair_cli.kernels.llvm_builder import Code, Condition, Index, Pointer, Vector
+from mambair_cli.kernels.llvm_math import LN_2, exp2, softplus_and_slope
 from mambair_cli.kernels.once import Once
 from mambair_cli.kernels.operands import ScanOperands
 from mambair_cli.kernels.scan_operator import ScanGradients, define_scan
 
 WORTH_SUMMING = 0.8  # share of the time that paths side by side may take, to be worth the sum afterwards
 BLOCK_CHANNELS = 32  # most channels of a unit; 16 and 64 take longer
-LN_2 = 0.6931471805599453
 
 POINTERS = (*OPERANDS, "states", "of_y", "of_u", "of_projected", "of_params", "scratch")
 NUMBERS = (
@@ -88,9 +87,8 @@ def _differentiate(of_y: Tensor, operands: ScanOperands, states: Tensor) -> Scan
             "state_vectors": states.shape[3],
             **sizes,
         }
-        values = [*(tensors[name].data_ptr() for name in POINTERS), *(numbers[name] for name in NUMBERS)]
         kernel = _compile_kernel(n, r, block, is_apart, is_full=d % (block * lanes) == 0)
-        run_in_threads(kernel, (ctypes.c_int64 * len(values))(*values), threads)
+        run_in_threads(kernel, tensors, numbers, threads)
     of_params = add_in_order(of_params).transpose(2, 3).reshape(k, -1, r + n + 2)[:, :d]
     # Copies: what an operator returns may not share memory.
     of_weight, of_bias, of_A, of_D = (

@@ -5,8 +5,9 @@ from types import SimpleNamespace
 import torch
 from torch import Tensor
 
+from mambair_cli.kernels.cpu_function import CpuFunction
 from mambair_cli.kernels.cpu_threads import COUNTER, run_shares
-from mambair_cli.kernels.llvm_builder import Code, CpuFunction, count_lanes
+from mambair_cli.kernels.llvm_builder import Code, count_lanes
 from mambair_cli.kernels.once import Once
 
 LANES = count_lanes()
@@ -37,7 +38,7 @@ def add_in_order(parts: Tensor) -> Tensor:
     numbers = {"rows": count, "part": rows.stride(0), "row": rows.stride(1)}
     threads = min(torch.get_num_threads(), count)
     operands = {"parts": rows, "y": y}
-    run_shares(_compile_sum(k, c), SUM_POINTERS, SUM_NUMBERS, operands, numbers, threads)
+    run_shares(_compile_sum(k, c), operands, numbers, threads)
     return y
 
 
@@ -59,7 +60,7 @@ def gate_and_add(y: Tensor, gate: Tensor, x: Tensor, scale: Tensor) -> Tensor:
     numbers = {"rows": b * h * w, "pixels": h * w, "x_row": rows.stride(0)}
     operands = {"y": y, "gate": gate.contiguous(), "x": rows, "scale": scale.contiguous()}
     threads = min(torch.get_num_threads(), b * h * w)
-    run_shares(_compile_gate(c), GATE_POINTERS, GATE_NUMBERS, operands, numbers, threads)
+    run_shares(_compile_gate(c), operands, numbers, threads)
     return y
 
 
@@ -74,7 +75,7 @@ def average_pixels(x: Tensor) -> Tensor:
     numbers = {"runs": b * runs, "runs_image": runs, "pixels": h * w, "x_row": rows.stride(0)}
     threads = min(torch.get_num_threads(), b * runs)
     operands = {"x": rows, "y": sums}
-    run_shares(_compile_average(c), AVERAGE_POINTERS, AVERAGE_NUMBERS, operands, numbers, threads)
+    run_shares(_compile_average(c), operands, numbers, threads)
     # One image after the other: what PyTorch sums first depends on their number.
     totals = [sums_of_image.sum(0) for sums_of_image in sums]
     return torch.stack(totals).div_(h * w).view(b, 1, 1, c)

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from mambair_cli.kernels.cpu_function import CpuFunction
 from mambair_cli.kernels.cpu_threads import COUNTER, run_shares
-from mambair_cli.kernels.llvm_builder import Code, CpuFunction, Index, Vector, count_lanes
+from mambair_cli.kernels.llvm_builder import Code, Index, Vector, count_lanes
 from mambair_cli.kernels.once import Once
 
 LANES = count_lanes()
@@ -58,7 +59,7 @@ def multiply(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     }
     numbers = {"groups": groups, "pixels": pixels, "c": c, "k": k, "vectors": vectors}
     numbers |= {"x_pixel": rows.stride(0), "y_pixel": k}
-    run_shares(_compile_kernel(), POINTERS, NUMBERS, operands, numbers, min(torch.get_num_threads(), groups))
+    run_shares(_compile_kernel(), operands, numbers, min(torch.get_num_threads(), groups))
     return y
 
 

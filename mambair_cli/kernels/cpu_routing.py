@@ -5,9 +5,10 @@ from types import SimpleNamespace
 import torch
 from torch import Tensor
 
+from mambair_cli.kernels.cpu_function import CpuFunction
 from mambair_cli.kernels.cpu_threads import COUNTER, run_shares
 from mambair_cli.kernels.llvm_bits import Bits
-from mambair_cli.kernels.llvm_builder import Code, CpuFunction, count_lanes
+from mambair_cli.kernels.llvm_builder import Code, count_lanes
 from mambair_cli.kernels.llvm_math import log
 from mambair_cli.kernels.once import Once
 
@@ -37,12 +38,12 @@ def draw_gumbel(pixels: Tensor, counters: Tensor) -> Tensor:
     }
     threads = min(torch.get_num_threads(), max(1, pixels.numel()))
     numbers = {"rows": pixels.numel()}
-    run_shares(_compile_noise(tokens), NOISE_POINTERS, NUMBERS, operands, numbers, threads)
+    run_shares(_compile_noise(tokens), operands, numbers, threads)
     return y
 
 
 def find_largest(logits: Tensor, noise: Tensor | None) -> Tensor:
-    """Find the token with the largest sum of logit and noise; of several alike the first.
+    """Find the token with the largest sum of logit and noise; the first one where several are as large.
 
     Args:
         logits: (..., t) float32.
@@ -57,7 +58,7 @@ def find_largest(logits: Tensor, noise: Tensor | None) -> Tensor:
     operands = {"logits": logits, "noise": logits if noise is None else noise.contiguous(), "y": y}
     threads = min(torch.get_num_threads(), max(1, y.numel()))
     kernel = _compile_label(tokens, noise is not None)
-    run_shares(kernel, LABEL_POINTERS, NUMBERS, operands, {"rows": y.numel()}, threads)
+    run_shares(kernel, operands, {"rows": y.numel()}, threads)
     return y.long()
 
 

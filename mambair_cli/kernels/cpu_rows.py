@@ -5,8 +5,9 @@ from types import SimpleNamespace
 import torch
 from torch import Tensor
 
+from mambair_cli.kernels.cpu_function import CpuFunction
 from mambair_cli.kernels.cpu_threads import COUNTER, run_shares
-from mambair_cli.kernels.llvm_builder import Code, CpuFunction, Vector, count_lanes
+from mambair_cli.kernels.llvm_builder import Code, Vector, count_lanes
 from mambair_cli.kernels.llvm_math import silu
 from mambair_cli.kernels.once import Once
 
@@ -38,7 +39,7 @@ def normalize_rows(x: Tensor, weight: Tensor, bias: Tensor, eps: float, gate: Te
     threads = min(torch.get_num_threads(), len(rows))
     operands = {"x": rows, "gate": gates, "weight": weight.contiguous(), "bias": bias.contiguous(), "y": y}
     numbers = {"rows": len(rows), "x_row": rows.stride(0), "gate_row": gates.stride(0), "y_row": c}
-    run_shares(_compile_kernel(c, eps, gate is not None), POINTERS, NUMBERS, operands, numbers, threads)
+    run_shares(_compile_kernel(c, eps, gate is not None), operands, numbers, threads)
     return y
 
 

@@ -9,7 +9,6 @@ into legs, so that some more walks than threads keep all threads at work: at the
 go on. So the number of threads changes no bit.
 """
 
-import ctypes
 import functools
 from types import SimpleNamespace
 from typing import NamedTuple
@@ -19,9 +18,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mambair_cli.kernels import torch_scan
+from mambair_cli.kernels.cpu_function import CpuFunction
 from mambair_cli.kernels.cpu_passes import add_in_order
 from mambair_cli.kernels.cpu_threads import LINE, new_on_lines, run_in_threads
-from mambair_cli.kernels.llvm_builder import Code, Condition, CpuFunction, Index, Pointer, Vector, count_lanes
+from mambair_cli.kernels.llvm_builder import Code, Condition, Index, Pointer, Vector, count_lanes
 from mambair_cli.kernels.llvm_math import LOG2_E, exp2, softplus
 from mambair_cli.kernels.llvm_threads import loop_legs
 from mambair_cli.kernels.once import Once
@@ -119,10 +119,9 @@ def scan(
         **dict(zip(("y_path", "y_image", "y_token"), y.stride(), strict=False)),
         **sizes,
     }
-    values = [*(tensors[name].data_ptr() for name in POINTERS), *(numbers[name] for name in NUMBERS)]
     r, is_late, is_full = params.dt_weight.shape[-1], fetches_late(n, run), d % LANES == 0
     kernel = _compile_kernel(Form(n, r, is_apart, is_late, is_full, keep_states))
-    run_in_threads(kernel, (ctypes.c_int64 * len(values))(*values), min(threads, walks))
+    run_in_threads(kernel, tensors, numbers, min(threads, walks))
     return add_in_order(y), states
 
 

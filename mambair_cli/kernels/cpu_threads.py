@@ -3,14 +3,14 @@
 import ctypes
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from mambair_cli.kernels.cpu_function import CpuFunction
 from mambair_cli.kernels.forks import count_losses
-from mambair_cli.kernels.llvm_builder import CpuFunction
 
 SHARES_PER_THREAD = 4
 COUNTER = "shares_taken"  # the number of a job with which threads count the shares they take
@@ -26,12 +26,21 @@ def new_on_lines(like: Tensor, *shape: int) -> Tensor:
     return like.new_empty(*rest, -(-c // LINE) * LINE, dtype=torch.float32)[..., :c]
 
 
-def run_in_threads(kernel: CpuFunction, job: ctypes.Array, threads: int) -> None:
+def run_in_threads(
+    kernel: CpuFunction, tensors: Mapping[str, Tensor], numbers: Mapping[str, int], threads: int
+) -> None:
     """Run a job in threads that share it among themselves.
 
     PyTorch's own threads are used where possible: after each operation they spin for some milliseconds
     before they sleep, and other threads would have to share the cores with them.
+
+    Args:
+        kernel: The kernel.
+        tensors: Tensor of each address of the job.
+        numbers: Each number of the job.
+        threads: Number of threads.
     """
+    job = kernel.make_job(tensors, numbers)
     if threads == 1:
         kernel(job)
     elif _run_in_team and not count_losses():  # else OpenMP would wait for threads that are gone
@@ -46,21 +55,14 @@ def run_in_threads(kernel: CpuFunction, job: ctypes.Array, threads: int) -> None
 
 
 def run_shares(
-    kernel: CpuFunction,
-    pointers: Sequence[str],
-    numbers: Sequence[str],
-    operands: Mapping[str, Tensor],
-    values: Mapping[str, int],
-    threads: int,
+    kernel: CpuFunction, operands: Mapping[str, Tensor], numbers: Mapping[str, int], threads: int
 ) -> None:
     """Run a kernel whose threads take shares of the work, several each, so that none waits long for others.
 
     Args:
         kernel: The kernel.
-        pointers: Names of its job's addresses.
-        numbers: Names of its job's numbers; the first is the counter of shares, the second their number.
-        operands: Tensor of each address.
-        values: Value of each number after these.
+        operands: Tensor of each address of the job.
+        numbers: Each number of the job, but for the counter of shares and their number, ``"shares"``.
         threads: Number of threads.
 
     Raises:
@@ -70,13 +72,7 @@ def run_shares(
         if operand.dtype != torch.float32 or operand.device.type != "cpu":
             raise ValueError(f"{name} must be float32 on the CPU, not {operand.dtype} on {operand.device}")
     shares = threads if threads == 1 else SHARES_PER_THREAD * threads
-    job = [
-        *(operands[name].data_ptr() for name in pointers),
-        0,
-        shares,
-        *(values[name] for name in numbers[2:]),
-    ]
-    run_in_threads(kernel, (ctypes.c_int64 * len(job))(*job), threads)
+    run_in_threads(kernel, operands, {COUNTER: 0, "shares": shares, **numbers}, threads)
 
 
 def _find_team() -> Any:

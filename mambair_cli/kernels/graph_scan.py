@@ -7,11 +7,10 @@ exponentials and products are computed at once, and only two operations remain f
 import torch
 from torch import Tensor
 
-from mambair_cli.kernels.operands import ScanParams, path_per_image, state_dtype
+from mambair_cli.kernels.operands import MOST_DECAY, ScanParams, path_per_image, state_dtype
 
 STRETCH = 8  # steps of one turn; larger graphs are hardly faster, in onnxruntime
 LARGEST_POWER = 40.0  # its exponential fits float32; from there on softplus(x) is x, in float64 too
-MOST_DECAY = -50.0  # the same as in torch_scan, for the same reason
 
 
 def selective_scan(u: Tensor, dt: Tensor, B: Tensor, C: Tensor, paths: Tensor, params: ScanParams) -> Tensor:

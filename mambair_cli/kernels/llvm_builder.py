@@ -4,13 +4,14 @@ It is for loops that must become vector instructions: each operation on a ``Vect
 there, whatever a compiler would choose. Compiling takes about 30 ms, so nothing is stored on disk.
 """
 
-import ctypes
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import llvmlite.binding as llvm
 from llvmlite import ir
+
+from mambair_cli.kernels.cpu_function import CpuFunction
 
 llvm.check_jit_execution()  # raises an OSError if a program must not run code that it made
 
@@ -222,6 +223,7 @@ class Code:
         self.module = ir.Module(name)
         self.function = ir.Function(self.module, ir.FunctionType(_VOID, [_POINTER]), name)
         self.build = ir.IRBuilder(self.function.append_basic_block())
+        self._names = pointers, numbers
         self.job: dict[str, Any] = {}
         for key in pointers:
             self.job[key] = Pointer(self, self.build.load(self._next_place(), typ=_POINTER))
@@ -368,7 +370,7 @@ class Code:
     def _next_place(self) -> Any:
         return self._place(len(self.job))
 
-    def compile(self) -> "CpuFunction":
+    def compile(self) -> CpuFunction:
         """Finish the function and turn it into machine code."""
         self.build.ret_void()
         llvm.initialize_native_target()
@@ -380,21 +382,4 @@ class Code:
         module.verify()
         engine = llvm.create_mcjit_compiler(module, machine)
         engine.finalize_object()
-        return CpuFunction(engine, engine.get_function_address(self.function.name))
-
-
-class CpuFunction:
-    """A compiled function.
-
-    Attributes:
-        address: Address of the function in memory.
-    """
-
-    def __init__(self, engine: llvm.ExecutionEngine, address: int) -> None:
-        self._engine = engine  # it owns the memory that the function lies in
-        self.address = address
-        self._function = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(address)
-
-    def __call__(self, job: ctypes.Array) -> None:
-        """Do a job, with Python's global lock released."""
-        self._function(ctypes.addressof(job))
+        return CpuFunction(engine, engine.get_function_address(self.function.name), *self._names)

@@ -12,9 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from mambair_cli.kernels.operands import ScanParams, path_per_image, state_dtype
-
-MOST_DECAY = -50.0  # see torch_scan
+from mambair_cli.kernels.operands import MOST_DECAY, ScanParams, path_per_image, state_dtype
 
 
 def selective_scan(u: Tensor, dt: Tensor, B: Tensor, C: Tensor, paths: Tensor, params: ScanParams) -> Tensor:

@@ -8,12 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mambair_cli.kernels.operands import ScanParams, path_per_image, state_dtype
+from mambair_cli.kernels.operands import MOST_DECAY, ScanParams, path_per_image, state_dtype
 
 STRETCH_BYTES = 2**21  # of each of the two temporaries; the fastest of 0.25 to 4 MiB, at d 64 to 360
-# A decay of exp(-50) is smaller than any rounding error. Below exp(-87), where float32 has only denormal
-# numbers, the exponential of a CPU is 10 to 30 times as slow.
-MOST_DECAY = -50.0
 
 
 def selective_scan(u: Tensor, dt: Tensor, B: Tensor, C: Tensor, paths: Tensor, params: ScanParams) -> Tensor:
