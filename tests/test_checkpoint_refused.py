@@ -112,7 +112,7 @@ def test_the_name_of_a_model_in_the_place_of_a_file():
 
 
 @pytest.mark.parametrize("name", ["sd.pth", "runs/A.PT", "last.ckpt", "a.safetensors"])
-def test_a_file_in_the_place_of_a_model_is_told_how_files_get_names(name):
+def test_a_file_in_the_place_of_a_model_is_refused_with_how_files_get_names(name):
     with pytest.raises(ModelError) as caught:
         find_model(name)
     assert str(caught.value) == f"unknown model: {name}; `mambair models add NAME FILE` gives a file a name"

@@ -90,7 +90,7 @@ def test_a_name_with_brackets_is_a_name(run, weights):
     assert (code, out) == (0, ["a[1]_x4.png"])
 
 
-def test_what_exists_is_kept_unless_told_otherwise(run, weights):
+def test_what_exists_is_kept_without_overwrite(run, weights):
     save_photo("in.png")
     Path("in_x4.png").write_text("precious")
     code, out, err = run("upscale", "in.png", "--weights", weights / "x4.safetensors", "-q")
@@ -224,7 +224,7 @@ def test_a_list_fills_a_folder_also_with_one_name(run, weights):
     assert (code, out) == (0, ["a_x4.png"])
 
 
-def test_what_is_left_out_is_told_once(run, weights):
+def test_what_is_left_out_is_named_once(run, weights):
     for name in ("a.png", "a_x4.png", "sub/b.png", "sub/b_x2.png"):
         save_photo(f"photos/{name}")
     arguments = ("upscale", "photos", "--weights", weights / "x4.safetensors", "-o", "out", "--overwrite")

@@ -274,6 +274,6 @@ def test_a_command_is_none_the_worse_where_nothing_is_compiled_ahead(reason: str
         (tmp_path / "sitecustomize.py").write_text("import sys; sys.modules['triton'] = None\n")
         settings["PYTHONPATH"] = os.pathsep.join([str(tmp_path), str(ROOT)])
     done = start("-c", COMMAND, program, *arguments, **settings)
-    told = "mambair: using tiny-x4 on cpu\n"
-    assert (done.stdout, done.stderr, done.returncode) == (f"{tmp_path / 'out.png'}\n", told, 0)
+    notice = "mambair: using tiny-x4 on cpu\n"
+    assert (done.stdout, done.stderr, done.returncode) == (f"{tmp_path / 'out.png'}\n", notice, 0)
     assert results.is_file() or stamps(results) == 0

@@ -197,7 +197,7 @@ def test_a_command_computes_in_so_many_threads(given: dict[str, str], threads: s
     assert done.stdout.split() == [threads]
 
 
-def test_doctor_tells_the_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_prints_the_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     doctor = import_module("mambair_cli.cli.doctor")
     monkeypatch.setattr(doctor, "read_limits", lambda: Limits(1.5, GIB))
     monkeypatch.setattr(doctor, "count_own_processors", lambda: 64)

@@ -50,7 +50,7 @@ def test_every_format_with_room_holds_the_note(photo: str, suffix: str, capsys) 
     assert "made by:     tool mambair" in capsys.readouterr().out
 
 
-def test_a_format_without_room_is_told(photo: str, capsys) -> None:
+def test_a_format_without_room_is_named(photo: str, capsys) -> None:
     assert main(["upscale", photo, "-s", "2", "-o", "out.gif", "--note", *LOCAL]) == 0
     assert "gif has no room for the note of what made it; png has" in capsys.readouterr().err
     assert inspect("out.gif", capsys)["note"] is None

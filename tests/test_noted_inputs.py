@@ -85,7 +85,7 @@ def test_folders_and_files_are_held_apart_too(resume: Resume) -> None:
     assert resume("b/x.bmp", "-o", "one.png")[2] == clash("a/x.bmp", "b/x.bmp", "one.png")
 
 
-def test_of_two_parts_of_a_list_at_once_one_is_told(resume: Resume) -> None:
+def test_two_parts_of_a_list_at_once_leave_one_result_and_one_error(resume: Resume) -> None:
     save_alike("a/x.bmp", "b/x.bmp")
     command = ["-m", "mambair_cli", "denoise", "-o", "out/", "--weights", "same.safetensors", "--resume"]
     names = ["a/x.bmp", "b/x.bmp"]

@@ -43,10 +43,10 @@ def ask(name: str = "asked") -> tuple[dict[str, str], bool, bool, int]:
     process = start_process(tell, (theirs,), name)
     theirs.close()
     assert process.name == name
-    told = ours.recv()
+    answer = ours.recv()
     process.join(20)
     assert process.exitcode == 0
-    return told
+    return answer
 
 
 def test_a_process_has_the_environment_of_its_parent_now(monkeypatch) -> None:

@@ -95,7 +95,7 @@ def run(run):
     return run
 
 
-def test_the_command_keeps_as_much_of_the_input_as_it_is_told(run):
+def test_the_command_keeps_as_much_of_the_input_as_it_should(run):
     for strength in (0, 0.5, 1):
         code, _, _ = run("denoise", "in.png", "-o", f"{strength}.png", "--strength", strength, "--offline")
         assert code == 0

@@ -246,7 +246,7 @@ import gc, sys
 from mambair_cli.system.warmup import import_torch
 assert "torch" not in sys.modules
 looked = []
-gc.callbacks.append(lambda phase, told: looked.append(phase))
+gc.callbacks.append(lambda phase, info: looked.append(phase))
 import_torch("cpu")
 assert "torch" in sys.modules
 sys.exit(bool(looked))
