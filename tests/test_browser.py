@@ -117,7 +117,7 @@ def test_a_dropped_picture_is_restored_compared_and_saved_as_by_the_command(page
     page.mouse.move(box["x"] + 200, middle)
     page.mouse.up()
     assert page.locator(".handle").bounding_box()["x"] == pytest.approx(box["x"] + 200, abs=3)
-    page.mouse.click(box["x"] + 120, middle + 30)  # beside the handle
+    page.mouse.click(box["x"] + 120, middle + 30)  # next to the handle
     assert page.locator(".handle").bounding_box()["x"] == pytest.approx(box["x"] + 120, abs=3)
     page.mouse.move(box["x"] + 60, middle)
     page.mouse.down()
@@ -333,7 +333,7 @@ def test_a_broken_file_is_named_in_plain_words_and_stops_no_other(page: Any, pho
     finish(page, "finished: 1 done, 1 failed")
     assert page.get_by_role("button", name="Start").is_enabled()
     page.get_by_role("button", name="Again: photo.png").click()
-    playwright.expect(page.locator("#said")).to_have_text("finished: 1 done")  # it is told once
+    playwright.expect(page.locator("#said")).to_have_text("finished: 1 done")  # it is said once
 
 
 @pytest.mark.parametrize("name", ["cut.jpg", "cut.tif"])  # browsers show part of one, nothing of the other
@@ -556,7 +556,7 @@ def test_what_fails_is_said_with_its_name_and_its_reason(page: Any, photo: Path)
     heard = page.evaluate("heard")
     assert heard[0] == "2 pictures added"
     assert [name for name in names if name in heard[-1]] == names[1:4]
-    assert not any(names[0] in said for said in heard[2:])  # it is told once
+    assert not any(names[0] in said for said in heard[2:])  # it is said once
     for name in names[2:]:
         page.get_by_label(f"Remove: {name}").click()
     page.locator("#scale").select_option("2")

@@ -1,4 +1,4 @@
-"""What a file holds beside its picture: texts, XMP and EXIF that are kept, and what is told to be gone."""
+"""What a file holds except its picture: texts, XMP and EXIF that are kept, and what is named as left out."""
 
 import io
 import json
@@ -202,7 +202,7 @@ def test_xmp_of_what_is_gone_goes_and_the_rest_stays(
     assert b"".join(after.split()) == b"".join(packet().split())
 
 
-def test_entries_beside_those_that_go_stay_as_they_are() -> None:
+def test_entries_next_to_those_that_go_stay_as_they_are() -> None:
     spaces = f'xmlns:GCamera="{GOOGLE}/camera/" xmlns:GPano="{GOOGLE}/panorama/"'
     kept = 'GCamera:BurstID="b-1" GPano:ProjectionType="equirectangular"'
     after, dropped = drop_lost_parts(packet(spaces, f'{kept} GCamera:MotionPhoto="1"'))

@@ -16,7 +16,7 @@ from pictures import load_image, save_photo
 from PIL import Image
 
 
-def test_upscale_writes_beside_the_input_and_says_what_with(run, weights):
+def test_upscale_writes_next_to_the_input_and_says_what_with(run, weights):
     pixels = save_photo("in.png")
     code, out, err = run("upscale", "in.png", "--weights", weights / "x4.safetensors")
     assert code == 0
@@ -44,7 +44,7 @@ def test_a_folder_is_mirrored_with_its_tree(run, weights):
     assert list_files("photos_x4") == ["a.png", "sub/b.png", "sub/deep/c.jpg"]
 
 
-def test_the_current_folder_is_mirrored_beside_it(run, weights, tmp_path, monkeypatch):
+def test_the_current_folder_is_mirrored_next_to_it(run, weights, tmp_path, monkeypatch):
     save_photo("photos/a.png")
     monkeypatch.chdir(tmp_path / "photos")
     code, _, _ = run("upscale", ".", "--weights", weights / "x4.safetensors")

@@ -261,7 +261,7 @@ class Deadly(type(Path())):
 
 
 def poison(kind: type[Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have the second segment end whoever makes it."""
+    """Have the second segment end any process that makes it."""
     path_of = UnfinishedClip.path_of
     monkeypatch.setattr(
         UnfinishedClip,
@@ -335,7 +335,7 @@ def test_a_worker_refuses_a_clip_that_is_another_by_now(place: Path) -> None:
     assert not (place / "0.mkv").exists()
 
 
-def test_whoever_ends_first_makes_a_segment_that_was_lost() -> None:
+def test_the_worker_that_ends_first_makes_a_segment_that_was_lost() -> None:
     given: list[tuple[int, int]] = []
 
     def worker(number: int) -> Any:

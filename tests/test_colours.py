@@ -336,7 +336,7 @@ def test_broken_boxes_give_nothing() -> None:
     assert read_colour_numbers(b"\xff" * 200) is None
 
 
-def test_what_lies_beside_an_image_is_named() -> None:
+def test_what_lies_next_to_an_image_is_named() -> None:
     apple = box(b"auxC", bytes(4), b"urn:com:apple:photo:2020:aux:hdrgainmap\0")
     depth = box(b"auxC", bytes(4), b"urn:mpeg:hevc:2015:auxid:2\0")
     alpha = box(b"auxC", bytes(4), b"urn:mpeg:hevc:2015:auxid:1\0")

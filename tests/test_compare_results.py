@@ -30,7 +30,7 @@ def read_rgb(path: Path) -> np.ndarray:
     return np.asarray(Image.open(path).convert("RGB"))
 
 
-def test_a_page_lies_beside_a_single_result(photos: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_page_lies_next_to_a_single_result(photos: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["upscale", str(photos[0]), "-s", "2", "-o", "large.png", *LOCAL]) == 0
     assert capsys.readouterr().out.splitlines() == ["large.png", "large_compare.html"]
     bicubic, before, after = read_data(Path("large_compare.html"))["pictures"]

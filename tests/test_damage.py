@@ -1,4 +1,4 @@
-"""Files that are damaged or cut short: what is told, what is refused, and what is restored all the same."""
+"""Files that are damaged or cut short: what is reported, refused, or restored all the same."""
 
 import json
 import re
@@ -63,7 +63,7 @@ def test_damage_is_reported_in_whichever_row_it_is(subsampling: int | None, prog
         assert read_picture(whole[:-8], damaged=True).warnings == (NO_END, *warnings)
 
 
-def test_rows_beside_damage_are_as_they_were_and_the_warning_says_where_it_is() -> None:
+def test_rows_next_to_damage_are_as_they_were_and_the_warning_says_where_it_is() -> None:
     whole, damaged = damaged_photo(400)
     before, after = read_picture(whole), read_picture(damaged)
     (warning,) = after.warnings

@@ -192,7 +192,7 @@ def test_a_noisy_photo_in_a_frame_is_noisy(name: str) -> None:
     assert kind_of(framed) != "clean"
 
 
-def test_a_noisy_photo_beside_text_is_noisy() -> None:
+def test_a_noisy_photo_next_to_text_is_noisy() -> None:
     page = np.concatenate([np.asarray(text(160, 0)).astype(np.float32), noisy_photo(sigma=15)], axis=1)
     assert measure_repetition([page]) < REPEATED
     assert kind_of(page) != "clean"

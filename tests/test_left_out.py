@@ -1,4 +1,4 @@
-"""What is left out of a run is told; what cannot have its name costs itself alone."""
+"""What is left out of a run is named; what cannot have its name costs itself alone."""
 
 import errno
 import json
@@ -42,8 +42,8 @@ def test_where_two_results_would_have_one_name_one_keeps_its_suffix(run):
         0,
         ["out/IMG_1.bmp.png", "out/IMG_1.png", "out/IMG_2.jpg"],
     )
-    beside = ["in/IMG_1.bmp_x4.png", "in/IMG_1_x4.png", "in/IMG_2_x4.jpg"]
-    assert run("upscale", "in/IMG_1.bmp", "in/IMG_1.png", "in/IMG_2.jpg", "-q")[:2] == (0, beside)
+    results = ["in/IMG_1.bmp_x4.png", "in/IMG_1_x4.png", "in/IMG_2_x4.jpg"]
+    assert run("upscale", "in/IMG_1.bmp", "in/IMG_1.png", "in/IMG_2.jpg", "-q")[:2] == (0, results)
     code, out, err = run("upscale", "in", "-o", "out2")  # names that keep a suffix are known as results
     assert (code, len(out)) == (0, 3)
     assert any("left out 3 images that are results" in line for line in err)

@@ -168,7 +168,7 @@ def test_a_resolution_of_another_type_stays_and_is_named() -> None:
     assert move_exif_measures(b"II*\0", DOUBLE) == b"II*\0"
 
 
-def test_a_resolution_beside_an_undefined_one_is_scaled_and_named_where_it_cannot_be_turned() -> None:
+def test_a_resolution_with_an_undefined_one_is_scaled_and_named_where_it_cannot_be_turned() -> None:
     block = exif_of()
     order = "<" if block[:2] == b"II" else ">"
     block = block.replace(struct.pack(f"{order}2I", 1000, 1), bytes(8))

@@ -117,7 +117,7 @@ def test_ome_that_does_not_fit_is_left_out_with_a_line(run: Any) -> None:
     assert "left out" not in run("upscale", "x2", "in.ome.tif", "-o", "out.tif")
 
 
-def test_ome_beside_smaller_copies_stays_if_the_pages_keep_their_numbers(run: Any) -> None:
+def test_ome_with_smaller_copies_stays_if_the_pages_keep_their_numbers(run: Any) -> None:
     page = noise(20, 30)
     tifffile.imwrite("plain.ome.tif", page, metadata={"axes": "YX"})
     description = read("plain.ome.tif")[2].encode()

@@ -110,7 +110,7 @@ def test_a_note_is_metadata_and_strip_leaves_none(photo: str, capsys) -> None:
         b'<rdf:Description xmlns:mambair="urn:mambair:1.0:">%b<dc:a/></rdf:Description>',
     ],
 )
-def test_what_other_programs_have_put_beside_a_note_stays(made: bytes) -> None:
+def test_what_other_programs_have_put_next_to_a_note_stays(made: bytes) -> None:
     note = b"<mambair:made>{}</mambair:made>" if b">%b" in made else b' mambair:made="{}"'
     packet = b"<rdf:RDF>" + made % note + b"</rdf:RDF>"
     noted = add_note(packet, {"version": "1"})

@@ -183,7 +183,7 @@ def test_lines_of_earlier_versions_go_on_as_they_did(resume: Resume) -> None:
     assert json.loads(journal.read_text().splitlines()[-1])["input"] == "../b/x.bmp"
 
 
-def test_a_result_is_no_input_only_beside_the_input_that_it_was_made_of(resume: Resume) -> None:
+def test_a_result_is_no_input_only_next_to_the_input_that_it_was_made_of(resume: Resume) -> None:
     save_alike("in/a.bmp", "in/b.bmp")
     resume("in/a.bmp", "-o", "in/")
     later = resume("in/b.bmp", "in/a.png", "-o", "in/")[1]

@@ -1,4 +1,4 @@
-"""Errors of a block that writes a file: those of the file are told as that, and others stay as they are."""
+"""Errors of a block that writes a file: those of the file are reported as such, others stay as they are."""
 
 import errno
 import io

@@ -249,7 +249,7 @@ def test_of_two_lines_that_of_a_copied_file_counts(tmp_path):
         assert Record(tmp_path).entries["a.png"] == entry
 
 
-def test_results_beside_their_inputs_are_known_too(run):
+def test_results_next_to_their_inputs_are_known_too(run):
     os.chdir("photos")
     inputs = ("a.png", "b.png", "--resume")
     arguments = ["--weights", "../same.safetensors", "--json", "-q"]

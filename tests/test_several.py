@@ -338,11 +338,11 @@ def test_the_same_animation_gives_the_same_bytes(run: Any) -> None:
     Path("in.avif").write_bytes(animation(0, 1, 2, bands=4))
     for name in ("a.avif", "b.avif"):
         assert run("denoise", "same", "in.avif", "-o", name)[0] == 0
-        time.sleep(1.1)  # it must not be told when it was made
+        time.sleep(1.1)  # its time of writing must not be in it
     assert Path("a.avif").read_bytes() == Path("b.avif").read_bytes()
 
 
-def test_what_an_animation_says_beside_pixels_stays(run: Any) -> None:
+def test_what_an_animation_says_in_addition_to_pixels_stays(run: Any) -> None:
     from profiles import DISPLAY_P3
 
     exif = Image.Exif()

@@ -74,7 +74,7 @@ def test_half_of_the_strength_is_half_the_way(model):
 
 def test_what_nobody_sees_does_not_come_into_sight():
     image = np.zeros((16, 16, 4), np.uint8)
-    image[:, :8] = (200, 100, 50, 255)  # beside it, invisible black
+    image[:, :8] = (200, 100, 50, 255)  # next to it, invisible black
     result = Restorer("upscale", 4, model="tiny-x4", device="cpu", strength=0)(image)
     seen = result[:, :28]
     assert np.abs(seen[..., :3].astype(int) - (200, 100, 50)).max() <= 2

@@ -1,4 +1,4 @@
-"""What TIFF files hold beside one picture of colours: masks, further pages, kinds of samples."""
+"""What TIFF files hold in addition to one picture of colours: masks, further pages, kinds of samples."""
 
 import json
 from contextlib import suppress
@@ -36,7 +36,7 @@ def save(path: str, samples: np.ndarray, photometric: str, extra: list[str], **o
 
 
 def read(path: str) -> tuple[np.ndarray, list[int]]:
-    """Return the samples of a file as tifffile reads it, and the kinds of those beside colours."""
+    """Return the samples of a file as tifffile reads it, and the kinds of those that are no colours."""
     with tifffile.TiffFile(path) as file:
         page = file.pages.first
         return page.asarray(), [int(kind) for kind in page.extrasamples]
@@ -58,7 +58,7 @@ KINDS = {
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
 @pytest.mark.parametrize("kind", KINDS)
-def test_masks_are_carried_beside_the_picture(run: Any, kind: str, dtype: Any) -> None:
+def test_masks_are_carried_with_the_picture(run: Any, kind: str, dtype: Any) -> None:
     photometric, colours, extra = KINDS[kind]
     samples = noise(20, 30, colours + len(extra), dtype=dtype)
     if ALPHA in extra:
@@ -233,7 +233,7 @@ def test_floats_of_64_bits_are_turned_upright(tmp_path: Path, orientation: int) 
     assert np.array_equal(pictures[0].pixels, pictures[1].pixels)
 
 
-def test_what_64_bits_say_beside_pixels_stays(tmp_path: Path) -> None:
+def test_what_64_bits_say_in_addition_to_pixels_stays(tmp_path: Path) -> None:
     from profiles import DISPLAY_P3
 
     tifffile.imwrite(

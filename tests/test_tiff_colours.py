@@ -64,7 +64,7 @@ def test_primary_colours_become_a_profile_in_which_the_picture_looks_as_meant() 
             assert read_picture(encode_picture(before, "tiff")).icc == before.icc
 
 
-def test_colours_of_srgb_and_those_beside_a_profile_say_nothing() -> None:
+def test_colours_of_srgb_and_those_with_a_profile_say_nothing() -> None:
     usual = [points(WHITE, *D65), points(PRIMARIES, *OF_SRGB)]
     for tags in ([usual[0]], [usual[1]], usual, [*usual, curves(SRGB_CURVE, 3)], [curves(SAMPLES**2.2)]):
         picture = read_picture(tiff(tags))

@@ -283,7 +283,7 @@ def test_exif_of_later_pages_is_reported_as_left_out(denoise: Any) -> None:
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float64])
 def test_what_the_page_says_counts_and_not_the_thumbnail_before_it(dtype: Any, tmp_path: Path) -> None:
-    """Of a type of its own, too, which another decoder may read."""
+    """The page may have a type of its own, too, which another decoder reads."""
     artist, rights = (315, 2, 0, "An Artist", True), (33432, 2, 0, "(c) me", True)
     options = {"description": "the main text", "extratags": [artist, rights]}
     samples = (noise(20, 30, 3) / 255).astype(dtype) if np.dtype(dtype).kind == "f" else noise(20, 30, 3)

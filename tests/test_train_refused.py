@@ -159,7 +159,7 @@ class _TimedNetwork(torch.nn.Module):
 
     Args:
         config: Configuration of the network that it stands for.
-        first: Seconds that the first step takes besides, as to compile kernels.
+        first: Seconds that the first step takes in addition, as to compile kernels.
         fixed: Seconds of each step.
         pixel: Seconds for each pixel of a crop.
     """

@@ -1,4 +1,4 @@
-"""Blocks of files that no result has: those that a user would miss are told, and no others."""
+"""Blocks of files that no result has: those that a user would miss are named, and no others."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""Clips are told for what they are, and read frame by frame: times, starts, damage."""
+"""Clips are recognised for what they are, and read frame by frame: times, starts, damage."""
 
 import io
 import os

@@ -134,7 +134,7 @@ def test_a_worker_that_dies_hands_its_image_to_another(weights):
 
 @pytest.mark.parametrize("count", [1, 2, 3])
 @pytest.mark.parametrize("deadly", [{2}, {2, 3}])
-def test_an_image_that_kills_whoever_takes_it_is_given_up(weights, count, deadly):
+def test_an_image_that_kills_each_worker_is_given_up(weights, count, deadly):
     executor = WorkerProcesses(
         ["cpu"] * count, Restorer(weights=weights), RestoreSettings(Asked(weights=weights)), threads=1
     )
