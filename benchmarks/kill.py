@@ -86,9 +86,9 @@ def kill_and_resume(
             first = process.stdout.readline()  # the model is loaded
             time.sleep(draw.uniform(0, longest))
             process.send_signal(signal.SIGKILL)
-            told = [first, *process.stdout.readlines()]
-        done.update(inputs_done(told))
-        if any('"summary"' in line for line in told):  # the run was complete: start again
+            printed = [first, *process.stdout.readlines()]
+        done.update(inputs_done(printed))
+        if any('"summary"' in line for line in printed):  # the run was complete: start again
             for path in (folder / "results").rglob("*"):
                 if path.is_file():
                     path.unlink()

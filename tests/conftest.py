@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before the first import of torch, which reads it then
 os.environ.setdefault("MKL_CBWR", "AUTO")  # as in commands, whose results are compared with these
 
-# Whoever runs the tests may have models of their own, which tests must not see.
+# A developer may have models of their own, which tests must not see.
 os.environ["XDG_CONFIG_HOME"] = os.path.join(tempfile.gettempdir(), "mambair-tests-without-settings")
 
 # Under nohup, which commands respect, tests of a closed terminal would wait for ever.

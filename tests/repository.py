@@ -1,4 +1,4 @@
-"""Where things are: this repository, and the data beside it that not every machine has."""
+"""Where things are: this repository, and the data next to it that not every machine has."""
 
 from pathlib import Path
 

@@ -17,7 +17,7 @@ CASES = {  # for ``make_operands``; scans add the sizes at which they cut
     "path of each image": {"batch_paths": True},
     "very slow": {"bias": (-18.0, -14.0)},
     "very fast": {"bias": (25.0, 60.0)},
-    "slow beside fast": {"bias": (-16.0, 30.0), "d": 4},
+    "slow next to fast": {"bias": (-16.0, 30.0), "d": 4},
 }
 
 

@@ -117,7 +117,7 @@ def test_a_dropped_picture_is_restored_compared_and_saved_as_by_the_command(page
     page.mouse.move(box["x"] + 200, middle)
     page.mouse.up()
     assert page.locator(".handle").bounding_box()["x"] == pytest.approx(box["x"] + 200, abs=3)
-    page.mouse.click(box["x"] + 120, middle + 30)  # beside the handle
+    page.mouse.click(box["x"] + 120, middle + 30)  # next to the handle
     assert page.locator(".handle").bounding_box()["x"] == pytest.approx(box["x"] + 120, abs=3)
     page.mouse.move(box["x"] + 60, middle)
     page.mouse.down()
@@ -292,12 +292,12 @@ def test_a_zip_file_that_would_be_broken_is_refused_and_nothing_counts_as_saved(
     page: Any, photo: Path
 ) -> None:
     for size, number in ((2**31, 2), (0, 65_536)):
-        told = page.evaluate(
+        message = page.evaluate(
             """([size, number]) => makeZip(Array.from({length: number}, () => ({name: "a", blob: {size,
                 arrayBuffer: () => { throw new Error("it is read"); }}}))).catch((error) => error.message)""",
             [size, number],
         )
-        assert "a ZIP file holds 65,535 files and 4 GiB at most; save" in told
+        assert "a ZIP file holds 65,535 files and 4 GiB at most; save" in message
     shutil.copy(photo, photo.with_name("twin.png"))
     page.set_input_files("#files", [photo, photo.with_name("twin.png")])
     page.get_by_role("button", name="Start").click()
@@ -323,7 +323,7 @@ def test_a_change_of_one_picture_leaves_the_rows_of_others_alone(page: Any, phot
     assert page.evaluate("() => described") <= 3 * 12  # each when it is added, and when it was looked at
 
 
-def test_a_broken_file_is_told_in_plain_words_and_stops_no_other(page: Any, photo: Path) -> None:
+def test_a_broken_file_is_named_in_plain_words_and_stops_no_other(page: Any, photo: Path) -> None:
     broken = photo.with_name("broken.png")
     broken.write_bytes(photo.read_bytes()[:60])
     page.set_input_files("#files", [broken, photo])
@@ -333,11 +333,11 @@ def test_a_broken_file_is_told_in_plain_words_and_stops_no_other(page: Any, phot
     finish(page, "finished: 1 done, 1 failed")
     assert page.get_by_role("button", name="Start").is_enabled()
     page.get_by_role("button", name="Again: photo.png").click()
-    playwright.expect(page.locator("#said")).to_have_text("finished: 1 done")  # it is told once
+    playwright.expect(page.locator("#said")).to_have_text("finished: 1 done")  # it is said once
 
 
 @pytest.mark.parametrize("name", ["cut.jpg", "cut.tif"])  # browsers show part of one, nothing of the other
-def test_a_cut_file_is_told_in_words_of_the_page_and_restored_by_them(
+def test_a_cut_file_is_reported_in_words_of_the_page_and_restored_by_them(
     page: Any, photo: Path, name: str
 ) -> None:
     whole = io.BytesIO()
@@ -345,10 +345,10 @@ def test_a_cut_file_is_told_in_words_of_the_page_and_restored_by_them(
     cut = photo.with_name(name)
     cut.write_bytes(whole.getvalue()[: len(whole.getvalue()) * 3 // 5])
     page.set_input_files("#files", cut)
-    told = page.locator("#list .failed")
+    failure = page.locator("#list .failed")
     words = "try another copy, or tick “Restore what is left of damaged files”"
-    playwright.expect(told).to_contain_text(words)
-    assert "damaged=" not in told.inner_text()
+    playwright.expect(failure).to_contain_text(words)
+    assert "damaged=" not in failure.inner_text()
     start = page.get_by_role("button", name="Start")
     assert start.is_disabled()
     page.get_by_label("Restore what is left of damaged files").check()
@@ -381,17 +381,17 @@ def test_the_task_that_suits_a_compressed_picture_is_named(page: Any, photo: Pat
     playwright.expect(page.locator("#list .facts").last).to_contain_text(words)
 
 
-def test_a_format_without_transparency_is_told_in_words_of_the_page(page: Any, photo: Path) -> None:
+def test_a_format_without_transparency_is_refused_in_words_of_the_page(page: Any, photo: Path) -> None:
     Image.new("RGBA", (60, 60), (90, 90, 90, 90)).save(photo)
     page.set_input_files("#files", photo)
     page.locator("#format").select_option("jpeg")
     page.get_by_role("button", name="Start").click()
     finish(page, "finished: 0 done, 1 failed")
-    told = page.locator("#list .failed").inner_text()
-    assert told.endswith("jpeg has no room for transparency; save as PNG, WebP or TIFF, which keep it")
+    failure = page.locator("#list .failed").inner_text()
+    assert failure.endswith("jpeg has no room for transparency; save as PNG, WebP or TIFF, which keep it")
 
 
-def test_a_file_that_has_changed_since_is_told_to_be_chosen_again(page: Any, photo: Path) -> None:
+def test_a_page_asks_for_a_file_that_has_changed_since_to_be_chosen_again(page: Any, photo: Path) -> None:
     page.set_input_files("#files", photo)
     playwright.expect(page.locator("#list")).to_contain_text("96×72 pixels")
     photo.write_bytes(photo.read_bytes() + bytes(100))
@@ -556,7 +556,7 @@ def test_what_fails_is_said_with_its_name_and_its_reason(page: Any, photo: Path)
     heard = page.evaluate("heard")
     assert heard[0] == "2 pictures added"
     assert [name for name in names if name in heard[-1]] == names[1:4]
-    assert not any(names[0] in said for said in heard[2:])  # it is told once
+    assert not any(names[0] in said for said in heard[2:])  # it is said once
     for name in names[2:]:
         page.get_by_label(f"Remove: {name}").click()
     page.locator("#scale").select_option("2")
@@ -624,8 +624,8 @@ def test_a_file_that_is_too_large_for_the_server_is_sent_once(browser: Any, phot
         opened = browser.new_page()
         opened.goto(str(address))
         opened.set_input_files("#files", photo)
-        told = opened.locator("#list .failed")
-        playwright.expect(told).to_contain_text(
+        failure = opened.locator("#list .failed")
+        playwright.expect(failure).to_contain_text(
             "the image has more than 1 KiB; start the server with a larger"
         )
         assert opened.get_by_role("button", name="Start").is_disabled()
@@ -646,7 +646,7 @@ def test_pages_say_that_they_need_scripts(
     without.close()
 
 
-def test_a_comparison_tells_its_slider_in_per_cent_and_nothing_twice(
+def test_a_comparison_gives_its_slider_in_per_cent_and_says_nothing_twice(
     browser: Any, photo: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(photo.parent)

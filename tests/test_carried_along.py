@@ -1,4 +1,4 @@
-"""What a file holds beside its picture: texts, XMP and EXIF that are kept, and what is told to be gone."""
+"""What a file holds except its picture: texts, XMP and EXIF that are kept, and what is named as left out."""
 
 import io
 import json
@@ -97,7 +97,7 @@ def test_texts_exif_and_a_ratio_of_pixels_are_kept_together(format: str, has_rat
     assert after.density == before.density
 
 
-def test_texts_behind_the_pixels_are_read_and_broken_ones_are_told() -> None:
+def test_texts_behind_the_pixels_are_read_and_broken_ones_are_named() -> None:
     data = png_of()
     plain = saved("png")
     end = plain.index(b"IEND") - 4
@@ -131,7 +131,7 @@ def test_texts_become_comments_and_comments_stay(format: str) -> None:
 
 
 @pytest.mark.parametrize("format", ["png", "jpeg", "gif", "webp", "tiff", "avif"])
-def test_texts_are_kept_or_it_is_told_and_strip_says_nothing(run: Any, format: str) -> None:
+def test_texts_are_kept_or_a_warning_names_them_and_strip_says_nothing(run: Any, format: str) -> None:
     Path("a.png").write_bytes(png_of())
     events, err = run("a.png", "-o", f"out.{format}")
     (done,) = (event for event in events if event["event"] == "done")
@@ -139,17 +139,17 @@ def test_texts_are_kept_or_it_is_told_and_strip_says_nothing(run: Any, format: s
         assert done["warnings"] == []
         assert read_picture(Path(f"out.{format}")).texts
     else:
-        told = f"{format} has no room for its texts: parameters, Title, Copyright, Comment; png has"
-        assert done["warnings"] == [told]
-        assert f"mambair: warning: a.png: {told}" in err.splitlines()
+        warning = f"{format} has no room for its texts: parameters, Title, Copyright, Comment; png has"
+        assert done["warnings"] == [warning]
+        assert f"mambair: warning: a.png: {warning}" in err.splitlines()
         plan, _ = run("a.png", "-o", f"other.{format}", "--dry-run")
-        assert plan[1]["warnings"] == [told]
+        assert plan[1]["warnings"] == [warning]
     events, _ = run("a.png", "-o", f"out.{format}", "--strip", "--overwrite")
     assert events[1]["warnings"] == []
     assert read_picture(Path(f"out.{format}")).texts == ()
 
 
-def test_texts_too_long_for_a_comment_are_told(run: Any) -> None:
+def test_texts_too_long_for_a_comment_are_named(run: Any) -> None:
     fits, long = Text("Comment", "a" * 65533), Text("workflow", "b" * 70000)
     raw = Text("Raw profile type exif", "\nexif\n 4\n00000000\n")
     Path("a.png").write_bytes(png_of((fits, long, raw)))
@@ -197,16 +197,16 @@ def test_texts_too_long_for_a_comment_are_told(run: Any) -> None:
 def test_xmp_of_what_is_gone_goes_and_the_rest_stays(
     spaces: str, attributes: str, elements: str, lost: list[str]
 ) -> None:
-    after, told = drop_lost_parts(packet(spaces, attributes, elements))
-    assert told == lost
+    after, dropped = drop_lost_parts(packet(spaces, attributes, elements))
+    assert dropped == lost
     assert b"".join(after.split()) == b"".join(packet().split())
 
 
-def test_entries_beside_those_that_go_stay_as_they_are() -> None:
+def test_entries_next_to_those_that_go_stay_as_they_are() -> None:
     spaces = f'xmlns:GCamera="{GOOGLE}/camera/" xmlns:GPano="{GOOGLE}/panorama/"'
     kept = 'GCamera:BurstID="b-1" GPano:ProjectionType="equirectangular"'
-    after, told = drop_lost_parts(packet(spaces, f'{kept} GCamera:MotionPhoto="1"'))
-    assert told == ["video"]
+    after, dropped = drop_lost_parts(packet(spaces, f'{kept} GCamera:MotionPhoto="1"'))
+    assert dropped == ["video"]
     assert after == packet(spaces, kept)
 
 
@@ -218,12 +218,12 @@ def test_entries_beside_those_that_go_stay_as_they_are() -> None:
         (b"\r\n just bytes", None),
     ],
 )
-def test_a_video_behind_a_photograph_is_told_once(trailer: bytes, warning: str | None) -> None:
+def test_a_video_behind_a_photograph_is_named_once(trailer: bytes, warning: str | None) -> None:
     video = packet(f'xmlns:GCamera="{GOOGLE}/camera/"', 'GCamera:MotionPhoto="1"')
     for options in ({}, {"xmp": video}):
         after = read_picture(saved("jpeg", **options) + trailer)
-        told = {"its video is left out"} if options else {warning} - {None}
-        assert after.warnings == tuple(told)
+        warnings = {"its video is left out"} if options else {warning} - {None}
+        assert after.warnings == tuple(warnings)
         assert b"MotionPhoto" not in (after.xmp or b"")
 
 
@@ -265,12 +265,12 @@ def test_exif_that_is_too_long_loses_its_thumbnail_first() -> None:
 
 
 @pytest.mark.parametrize("format", ["png", "jpeg", "webp"])
-def test_exif_that_cannot_be_read_is_told_to_be_gone(format: str) -> None:
+def test_exif_that_cannot_be_read_is_reported_as_left_out(format: str) -> None:
     after = read_picture(saved(format, exif=b"II*\0\xff\xff\xff\x7f"))
     assert (after.exif, after.warnings) == (None, ("its EXIF cannot be read and is left out",))
 
 
-def test_a_profile_that_cannot_be_read_is_told_to_be_gone() -> None:
+def test_a_profile_that_cannot_be_read_is_reported_as_left_out() -> None:
     data = bytearray(saved("png", icc_profile=b"no profile" * 20))
     after = read_picture(bytes(data))
     assert (after.icc, after.warnings) == (None, ("its colour profile cannot be read and is left out",))
@@ -280,7 +280,7 @@ def test_a_profile_that_cannot_be_read_is_told_to_be_gone() -> None:
 
 
 @pytest.mark.parametrize("format", ["png", "gif"])
-def test_a_file_without_the_mark_of_its_end_is_whole_and_told(format: str) -> None:
+def test_a_file_without_the_mark_of_its_end_is_whole_and_gives_a_warning(format: str) -> None:
     frames = [Image.fromarray(np.roll(PIXELS, shift, axis=0)) for shift in (0, 5, 9)]
     file = io.BytesIO()
     options = {"save_all": True, "append_images": frames[1:]} if format == "gif" else {}

@@ -408,7 +408,7 @@ def test_a_malformed_catalogue_is_refused(text: str, complaint: str) -> None:
         parse_catalog(text)
 
 
-def test_an_installed_package_has_the_catalogue_beside_it(tmp_path: Path) -> None:
+def test_an_installed_package_contains_the_catalogue(tmp_path: Path) -> None:
     shutil.copytree(
         ROOT / "mambair_cli", tmp_path / "mambair_cli", ignore=shutil.ignore_patterns("__pycache__")
     )

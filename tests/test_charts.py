@@ -64,7 +64,7 @@ def test_without_a_finite_point_there_is_no_chart() -> None:
     assert points_of(draw_chart("Loss", {"a": [(0, 1), (1, math.inf), (2, 3)]}, "step", "dB"))[0][0][0] > 0
 
 
-def test_lines_are_told_from_a_light_and_from_a_dark_page() -> None:
+def test_lines_are_seen_on_a_light_and_on_a_dark_page() -> None:
     styles = (FOLDER / "viewer.css").read_text()
     papers = re.findall(r"--paper: (#\w{6})", styles)
     assert len(papers) == 2

@@ -1,4 +1,4 @@
-"""Which network a checkpoint holds: its configuration is told from names and shapes of tensors."""
+"""Which network a checkpoint holds: its configuration follows from names and shapes of tensors."""
 
 import gzip
 import json

@@ -1,4 +1,4 @@
-"""Files that hold no tensors, or other things beside them, are refused in one line, and run no code."""
+"""Files that hold no tensors, or other things with them, are refused in one line, and run no code."""
 
 import io
 import os
@@ -98,7 +98,7 @@ def test_missing_file(tmp_path):
 
 
 @pytest.mark.parametrize("wrap", [lambda tensors: tensors, lambda tensors: {"state_dict": tensors}])
-def test_tensors_beside_those_of_the_network_are_not_left_out(wrap, tmp_path):
+def test_tensors_next_to_those_of_the_network_are_not_left_out(wrap, tmp_path):
     held = {f"net.{name}": tensor for name, tensor in tensors_of(SMALL).items()}
     torch.save(wrap(held | {"loss.weight": torch.ones(1)}), tmp_path / "a.pth")
     assert "it is not a network of the MambaIR family" in refusal(tmp_path / "a.pth")
@@ -112,7 +112,7 @@ def test_the_name_of_a_model_in_the_place_of_a_file():
 
 
 @pytest.mark.parametrize("name", ["sd.pth", "runs/A.PT", "last.ckpt", "a.safetensors"])
-def test_a_file_in_the_place_of_a_model_is_told_how_files_get_names(name):
+def test_a_file_in_the_place_of_a_model_is_refused_with_how_files_get_names(name):
     with pytest.raises(ModelError) as caught:
         find_model(name)
     assert str(caught.value) == f"unknown model: {name}; `mambair models add NAME FILE` gives a file a name"
@@ -373,7 +373,7 @@ def test_bare_pickle_that_would_run_code(protocol, tmp_path):
         lambda intruder: {"params": tensors_of(SMALL) | {"z": intruder}},
         lambda intruder: {"params": tensors_of(SMALL), "optimizer": [intruder]},
     ],
-    ids=["bare", "among the tensors", "beside them"],
+    ids=["bare", "among the tensors", "next to them"],
 )
 def test_pytorch_file_that_would_run_code(hide, write, tmp_path):
     write(hide(Intruder(tmp_path / "mark")), tmp_path / "a.pth")

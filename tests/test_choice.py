@@ -132,7 +132,7 @@ def test_on_a_gpu_the_look_and_the_pictures_are_those_of_a_cpu(run: Run, pixels:
         assert np.abs(one - other).max() <= 1
 
 
-def test_pixels_tell_where_the_file_does_not(run: Run, pixels: Path) -> None:
+def test_pixels_decide_where_the_file_says_nothing(run: Run, pixels: Path) -> None:
     code, events, err = run("upscale", pixels, *LOCAL, "-s", 2)
     assert code == 0
     assert chosen(events) == {
@@ -199,7 +199,7 @@ def test_a_picture_on_standard_input_is_looked_at_too(
 
 
 @needs_unix_sockets
-def test_the_hash_of_what_standard_input_became_is_told(
+def test_the_hash_of_what_standard_input_became_is_reported(
     run: Run, tables: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def restore(name: str, *options: object) -> None:

@@ -11,7 +11,7 @@ from pictures import save_photo
 from repository import ROOT
 
 
-def test_json_tells_all_in_lines(run, weights):
+def test_json_reports_all_in_lines(run, weights):
     save_photo("a.png")
     Path("b.png").write_bytes(b"")
     code, out, _ = run("upscale", "a.png", "b.png", "--weights", weights / "x4.safetensors", "--json")

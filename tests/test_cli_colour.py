@@ -188,7 +188,7 @@ def test_a_disc_on_transparent_ground_gets_no_fringe(tmp_path: Path, command: st
 
 
 @pytest.mark.parametrize(("scale", "strength"), [(2, "1"), (3, "1"), (4, "1"), (2, "0.5"), (4, "0")])
-def test_transparency_ends_a_pixel_beside_an_edge(tmp_path: Path, scale: int, strength: str) -> None:
+def test_transparency_ends_a_pixel_from_an_edge(tmp_path: Path, scale: int, strength: str) -> None:
     alpha = np.zeros((80, 72), np.uint8)
     alpha[20:60, 24:52] = 255
     image = np.full((80, 72, 4), 200, np.uint8)

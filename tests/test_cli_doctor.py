@@ -20,7 +20,7 @@ def run(run):
     return call
 
 
-def test_a_sound_installation_is_told_and_tried(run):
+def test_a_sound_installation_is_described_and_tried(run):
     code, out = run("--offline")
     assert code == 0
     lines = {line[:12].rstrip(): line[12:] for line in out.splitlines()}
@@ -50,7 +50,7 @@ def test_wrong_pixels_are_found(run, monkeypatch):
     assert (code, report["ok"], report["self-test"]["ok"], report["models"]["ok"]) == (1, False, False, True)
 
 
-def test_a_cache_without_a_home_is_told(monkeypatch):
+def test_a_cache_without_a_home_is_reported(monkeypatch):
     module = importlib.import_module("mambair_cli.cli.doctor")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", "~/.cache/huggingface/hub")
     assert "; none can be downloaded to ~/.cache/huggingface/hub, where no" in module._check_models().text

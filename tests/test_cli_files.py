@@ -16,7 +16,7 @@ from pictures import load_image, save_photo
 from PIL import Image
 
 
-def test_upscale_writes_beside_the_input_and_says_what_with(run, weights):
+def test_upscale_writes_next_to_the_input_and_says_what_with(run, weights):
     pixels = save_photo("in.png")
     code, out, err = run("upscale", "in.png", "--weights", weights / "x4.safetensors")
     assert code == 0
@@ -44,7 +44,7 @@ def test_a_folder_is_mirrored_with_its_tree(run, weights):
     assert list_files("photos_x4") == ["a.png", "sub/b.png", "sub/deep/c.jpg"]
 
 
-def test_the_current_folder_is_mirrored_beside_it(run, weights, tmp_path, monkeypatch):
+def test_the_current_folder_is_mirrored_next_to_it(run, weights, tmp_path, monkeypatch):
     save_photo("photos/a.png")
     monkeypatch.chdir(tmp_path / "photos")
     code, _, _ = run("upscale", ".", "--weights", weights / "x4.safetensors")
@@ -90,7 +90,7 @@ def test_a_name_with_brackets_is_a_name(run, weights):
     assert (code, out) == (0, ["a[1]_x4.png"])
 
 
-def test_what_exists_is_kept_unless_told_otherwise(run, weights):
+def test_what_exists_is_kept_without_overwrite(run, weights):
     save_photo("in.png")
     Path("in_x4.png").write_text("precious")
     code, out, err = run("upscale", "in.png", "--weights", weights / "x4.safetensors", "-q")
@@ -224,7 +224,7 @@ def test_a_list_fills_a_folder_also_with_one_name(run, weights):
     assert (code, out) == (0, ["a_x4.png"])
 
 
-def test_what_is_left_out_is_told_once(run, weights):
+def test_what_is_left_out_is_named_once(run, weights):
     for name in ("a.png", "a_x4.png", "sub/b.png", "sub/b_x2.png"):
         save_photo(f"photos/{name}")
     arguments = ("upscale", "photos", "--weights", weights / "x4.safetensors", "-o", "out", "--overwrite")

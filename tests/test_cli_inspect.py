@@ -87,7 +87,7 @@ def inspect(run):
 # What is seen
 
 
-def test_a_clean_photograph_is_told_to_be_clean(inspect, run):
+def test_a_clean_photograph_is_said_to_be_clean(inspect, run):
     save("a.png", photo())
     (facts,) = inspect("a.png")
     assert facts.keys() == KEYS
@@ -100,7 +100,7 @@ def test_a_clean_photograph_is_told_to_be_clean(inspect, run):
     assert (facts["jpeg_quality"], facts["profile"], facts["reasons"]) == (None, None, [])
 
 
-def test_white_noise_is_told_with_its_sigma(inspect):
+def test_white_noise_is_reported_with_its_sigma(inspect):
     save("a.png", photo() + noise(15))
     (facts,) = inspect("a.png")
     assert all(10 < sigma < 21 for sigma in facts["sigma"])
@@ -127,7 +127,7 @@ def test_compression_is_seen_in_the_tables_of_a_file_and_in_pixels(inspect):
     assert {each["kind"] for each in (one, two, three)} == {"real"}
 
 
-def test_an_enlarged_picture_is_told_with_the_factor_to_reduce_it_by(inspect, run):
+def test_an_enlarged_picture_is_reported_with_the_factor_to_reduce_it_by(inspect, run):
     with Image.open(ROOT / "docs" / "kitten_sharp.png") as image:
         image.convert("RGB").crop((0, 0, 200, 200)).resize((600, 600), Image.Resampling.BICUBIC).save("a.png")
     (facts,) = inspect("a.png")
@@ -188,7 +188,7 @@ def test_frames_are_counted_and_the_first_is_looked_at(inspect):
     [(None, None), (DISPLAY_P3, "test"), (make_profile(P3, 2.2, "A wide one"), "A wide one")],
     ids=["none", "test", "own"],
 )
-def test_a_colour_profile_is_told_by_its_name(inspect, run, profile, name):
+def test_a_colour_profile_is_printed_by_its_name(inspect, run, profile, name):
     save("a.png", photo(), icc_profile=profile)
     assert inspect("a.png")[0]["profile"] == name
     line = next(line for line in run("inspect", "a.png")[1] if line.startswith("profile:"))
@@ -226,7 +226,7 @@ def test_a_mark_that_begins_the_name_of_a_file_stays(inspect):
 
 
 @pytest.mark.parametrize("data", ["a.png\n".encode("utf-16-le"), codecs.BOM_UTF16_LE + b"a\0.\0p\0n"])
-def test_a_list_in_an_encoding_that_nothing_tells_is_refused_with_what_would_work(run, data):
+def test_a_list_in_an_unknown_encoding_is_refused_with_what_would_work(run, data):
     Path("names.txt").write_bytes(data)
     code, _, err = run("inspect", "--from-file", "names.txt")
     assert (code, err) == (
@@ -333,7 +333,7 @@ def test_an_image_with_too_many_pixels_is_refused(run):
     assert "600 pixels" in err or "30×20 pixels" in err
 
 
-def test_what_is_left_out_is_told(run, tmp_path):
+def test_what_is_left_out_is_named(run, tmp_path):
     (tmp_path / "photos").mkdir()
     save("photos/a.png", photo())
     save("photos/a_x4.png", photo())
@@ -347,7 +347,7 @@ def test_what_is_left_out_is_told(run, tmp_path):
 # What is printed
 
 
-def test_one_picture_is_told_in_full(run):
+def test_one_picture_is_described_in_full(run):
     save("a.jpg", photo() + noise(15), quality=60)
     code, out, err = run("inspect", "a.jpg")
     assert (code, err) == (0, "")
@@ -429,9 +429,9 @@ def test_a_pipe_is_inspected_like_a_file(run, kind):
     code, piped, _ = run("inspect", "pipe.bin", "--json")
     writer.join()
     assert code == 0
-    told = json.loads(piped[0])
-    assert told["input"] == "pipe.bin"
-    assert {**told, "input": "a.bin"} == json.loads(run("inspect", "a.bin", "--json")[1][0])
+    event = json.loads(piped[0])
+    assert event["input"] == "pipe.bin"
+    assert {**event, "input": "a.bin"} == json.loads(run("inspect", "a.bin", "--json")[1][0])
 
 
 @pytest.mark.parametrize("format", ["png", "jpeg"])

@@ -192,7 +192,7 @@ def test_no_command_asks_the_second_address_offline(server, tmp_path):
     assert ("CONNECT", "github.com:443") in [(request.method, request.path) for request in server.requests]
 
 
-def test_a_file_of_another_spelling_does_the_work_and_is_told(server, checkpoint, tmp_path):
+def test_a_file_of_another_spelling_does_the_work_and_is_named(server, checkpoint, tmp_path):
     file = "MambaIRv1_ckpt/SR_light_2x.pth"
     server.add_repo(MODEL.repo, {file: checkpoint.read_bytes(), "MambaIRv1_ckpt/MambaIR_lightSRx4.pth": b"x"})
     run = _runner(server, tmp_path, ["-m", "mambair_cli"])

@@ -210,7 +210,7 @@ def test_floats_stay_floats(restore: Any) -> None:
 # Metadata
 
 
-def test_all_metadata_stays_and_tells_of_the_result(restore: Any) -> None:
+def test_all_metadata_stays_and_describes_the_result(restore: Any) -> None:
     block = Image.Exif()
     block[MAKE], block[ORIENTATION] = "Camera works", 6
     block.get_ifd(GPS_PART)[2] = (48.0, 8.0, 12.5)

@@ -92,7 +92,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
-@pytest.mark.skipif(not IS_GLIBC, reason="other C libraries cannot be told")
+@pytest.mark.skipif(not IS_GLIBC, reason="other C libraries have no such setting")
 def test_freed_memory_is_kept():
     huge_pages = 8 * 2**25 // 2**21
     assert int(*run(ALLOCATE.format(settle=False))) >= huge_pages

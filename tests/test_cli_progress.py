@@ -172,7 +172,7 @@ def run_in_lines(monkeypatch, images: int, tiles: int, seconds: float, **how: An
     return err.getvalue().splitlines()
 
 
-def test_without_a_bar_a_line_tells_now_and_then_how_far_it_is(monkeypatch):
+def test_without_a_bar_a_line_says_now_and_then_how_far_it_is(monkeypatch):
     lines = run_in_lines(monkeypatch, 1, 40, 3, in_lines=True)
     assert lines == [f"mambair: 0.png: {done}/40 tiles" for done in range(4, 40, 4)]
     lines = run_in_lines(monkeypatch, 1, 40, 1, in_lines=True)  # after ten seconds, no sooner
@@ -190,7 +190,7 @@ def test_lines_of_progress_come_only_where_they_are_wanted(monkeypatch, how):
 
 
 @pytest.mark.parametrize(("option", "has_lines"), [([], True), (["--json"], False), (["--quiet"], False)])
-def test_scripts_are_told_no_progress(run, weights, monkeypatch, option, has_lines):
+def test_scripts_get_no_progress(run, weights, monkeypatch, option, has_lines):
     monkeypatch.setattr(progress_module, "LINE_SECONDS", 0)
     save_photo("in.png", (200, 200))
     model = ["--weights", weights / "x4.safetensors", "--tile", "64"]
@@ -270,7 +270,7 @@ def test_frames_of_an_earlier_run_do_not_count_in_the_speed(monkeypatch):
     assert bar.resets == 2
 
 
-def test_without_a_bar_a_clip_is_told_in_lines_if_its_length_is_known(monkeypatch, capsys):
+def test_without_a_bar_progress_of_a_clip_is_printed_in_lines_if_its_length_is_known(monkeypatch, capsys):
     now = [100.0]
     monkeypatch.setattr(progress_module.time, "perf_counter", lambda: now[0])
     with progress_module.show_clip("a.mp4", in_lines=True) as clip:

@@ -99,10 +99,10 @@ def test_an_interrupted_run_that_is_to_be_quiet_says_that_alone(run, quiet):
         process.send_signal(signal.SIGTERM)
         err = process.communicate()[1]
     assert process.returncode == 130
-    told = [] if quiet else [f"mambair: {STOP_MESSAGE}"]
+    notices = [] if quiet else [f"mambair: {STOP_MESSAGE}"]
     slow = "mambair: a step takes"  # said on a busy machine
     lines = [line for line in err.splitlines() if not line.startswith(slow)]
-    assert lines == [*told, "mambair: interrupted"]
+    assert lines == [*notices, "mambair: interrupted"]
 
 
 def test_a_run_that_the_machine_cannot_hold_ends_with_the_code_for_memory(run):
@@ -173,7 +173,7 @@ def test_a_run_that_started_from_weights_keeps_them(run):
 
 def test_all_options_that_would_make_a_run_another_one_are_named_at_once(run):
     assert run("train", "photos", "--task", "upscale", "-s", "2", "-o", "run", *SMALL, *SHORT)[0] == 0
-    for given, told in (
+    for given, message in (
         (
             "--task denoise --sigma 1 2 --crop 9 --d-inner 9",
             "with --task denoise, --sigma 1 2, --crop 9 and --d-inner 9: it was begun with --task upscale, "
@@ -190,7 +190,7 @@ def test_all_options_that_would_make_a_run_another_one_are_named_at_once(run):
         code, out, err = run("train", "photos", "--resume", "-o", "run", *given.split())
         assert (code, out) == (2, [])
         assert is_one_line(err)
-        assert told in err
+        assert message in err
 
 
 def test_a_run_in_the_place_of_the_pictures_is_answered_with_the_whole_command(run):
@@ -264,9 +264,9 @@ def test_a_log_that_cannot_be_printed_loses_no_step(run, is_closed):
     ):
         err = process.communicate()[1]
     os.close(writer)
-    told = ["mambair: all 4 steps are done and saved in run"]
+    finished = ["mambair: all 4 steps are done and saved in run"]
     failed = "mambair: error: cannot write to standard output: No space left on device; make room"
-    assert (process.returncode, err.splitlines()) == (1, told if is_closed else [*told, failed])
+    assert (process.returncode, err.splitlines()) == (1, finished if is_closed else [*finished, failed])
     code, out, _ = run(*command, "--resume", "--steps", "5")
     assert (code, out[-1]) == (0, "run/weights.safetensors")
     assert load_network("run/weights.safetensors").info.task == "denoise"

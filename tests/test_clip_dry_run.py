@@ -181,7 +181,7 @@ def test_a_run_without_resume_leaves_what_an_interrupted_one_has_counted(place: 
     assert "going on after " in capsys.readouterr().err
 
 
-def test_an_image_in_the_way_is_told_before_anything_is_computed(place: Path, monkeypatch, capsys) -> None:
+def test_an_image_in_the_way_is_named_before_anything_is_computed(place: Path, monkeypatch, capsys) -> None:
     Path("out").mkdir()
     Image.new("RGB", (8, 8)).save("out/09.png")
     monkeypatch.setattr(clip_writers, "write_frame", None)
@@ -210,7 +210,7 @@ def test_a_clip_that_changes_during_its_run_has_no_result(
     assert json.loads(capsys.readouterr().out.splitlines()[1])["event"] == "done"
 
 
-def test_a_level_without_effect_is_told_of_clips_too(place: Path, capsys) -> None:
+def test_a_level_without_effect_is_reported_for_clips_too(place: Path, capsys) -> None:
     command = ["denoise", "in.mkv", "--offline", "--device", "cpu", "--sigma", "15"]
     assert main([*command, "--json"]) == 0
     said = capsys.readouterr()

@@ -65,7 +65,7 @@ def test_images_never_replace_those_of_their_clip(place: Path, capsys, how: str)
     assert {path: path.read_bytes() for path in place.glob("*/*.png")} == before
 
 
-def test_images_after_the_last_frame_are_told_or_removed_if_they_are_ours(place: Path, capsys) -> None:
+def test_images_after_the_last_frame_are_reported_or_removed_if_they_are_ours(place: Path, capsys) -> None:
     save_images(place / "in", 5)
     command = ("in/%d.png", "-o", "out/%02d.png", "--overwrite")
     assert upscale(*command) == 0
@@ -217,7 +217,9 @@ def test_what_images_and_pipes_do_not_hold_is_named(changes: Any, of_png: Any, o
 
 
 @pytest.mark.parametrize("output", ["out/%d.png", "-"])
-def test_times_that_vary_are_told_where_they_are_lost(place: Path, monkeypatch, capsys, output: str) -> None:
+def test_times_that_vary_are_reported_where_they_are_lost(
+    place: Path, monkeypatch, capsys, output: str
+) -> None:
     make_clip(place / "in.mkv", "matroska", times=[0, 3003, 9009, 12012], size=(24, 16))
     with open_clip(place / "in.mkv") as clip:
         assert clip.facts.variable is None
@@ -231,7 +233,7 @@ def test_times_that_vary_are_told_where_they_are_lost(place: Path, monkeypatch, 
         assert "frames last differently long, which png does not tell" in capsys.readouterr().err
 
 
-def test_a_segment_that_finds_no_room_is_told_as_its_clip(place: Path, capfd) -> None:
+def test_a_segment_that_finds_no_room_is_reported_as_its_clip(place: Path, capfd) -> None:
     make_clip(place / "in.mp4", "mp4", times=[3003 * n for n in range(12)], size=(320, 240))
     with limited_files(300_000):
         assert upscale("in.mp4", "-o", "out.mkv", "--codec", "ffv1") == 1

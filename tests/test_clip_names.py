@@ -99,7 +99,7 @@ def test_clips_that_differ_by_their_suffix_get_results_that_do(place: Path, caps
     assert written(capsys) == ["a.avi_x2.mkv", "a.ts_x2.mkv", "a_x2.mkv"]
 
 
-def test_clips_in_a_folder_are_told(place: Path, capsys) -> None:
+def test_clips_in_a_folder_are_reported(place: Path, capsys) -> None:
     (place / "in").mkdir()
     make("in/a.mp4")
     assert upscale("in") == 2
@@ -116,7 +116,7 @@ def test_clips_in_a_folder_are_told(place: Path, capsys) -> None:
     assert (left_out["why"], left_out["count"], left_out["example"]) == ("clip", 1, "in/a.mp4")
 
 
-def test_a_dry_run_tells_that_a_result_exists(place: Path, capsys) -> None:
+def test_a_dry_run_says_that_a_result_exists(place: Path, capsys) -> None:
     make("a.mp4")
     (place / "a_x2.mp4").write_bytes(b"mine")
     assert upscale("a.mp4", "--dry-run") == 1
@@ -214,7 +214,7 @@ def test_a_clip_among_images_is_called_a_clip(place: Path, capsys) -> None:
 
 
 @pytest.mark.parametrize("way", ["shell", "pattern", "list"])
-def test_clips_among_images_are_left_out_and_told(way: str, place: Path, capsys) -> None:
+def test_clips_among_images_are_left_out_and_reported(way: str, place: Path, capsys) -> None:
     (place / "in").mkdir()
     make("in/a.mp4")
     make("in/b.mp4")

@@ -430,7 +430,7 @@ def test_a_finished_clip_is_noted_before_its_segments_go(place: Path, monkeypatc
     assert "is done already" in capsys.readouterr().err
 
 
-def test_events_tell_a_clip(place: Path, capsys) -> None:
+def test_events_describe_a_clip(place: Path, capsys) -> None:
     make_clip(place / "in.mp4", "mp4", times=TIMES, size=(48, 32))
     (place / "broken.mp4").write_bytes(b"no clip")
     assert upscale("broken.mp4", "in.mp4", "-s", "2", "-o", "out", "--json") == 1
@@ -449,9 +449,9 @@ def test_events_tell_a_clip(place: Path, capsys) -> None:
     assert summary.keys() == of_images.keys()
 
 
-@pytest.mark.parametrize(("crf", "is_told"), [("1", True), ("45", False)])
-def test_a_built_in_model_is_told_where_the_look_at_a_clip_chose_it(
-    place: Path, crf: str, is_told: bool, monkeypatch, capsys
+@pytest.mark.parametrize(("crf", "is_printed"), [("1", True), ("45", False)])
+def test_a_built_in_model_is_named_where_the_look_at_a_clip_chose_it(
+    place: Path, crf: str, is_printed: bool, monkeypatch, capsys
 ) -> None:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(hub, "_find", lambda model: (local_path(model), None))  # the cache is empty
@@ -459,10 +459,10 @@ def test_a_built_in_model_is_told_where_the_look_at_a_clip_chose_it(
         make_clip(place / name, "matroska", times=TIMES[:2], size=(96, 64), options={"crf": crf})
     assert main(["upscale", "a.mkv", "b.mkv", "-s", "2", "-o", "out", "--device", "cpu"]) == 0
     said = capsys.readouterr().err
-    assert said.count("mambair: using the built-in model tiny-x2 (about ") == is_told  # once
+    assert said.count("mambair: using the built-in model tiny-x2 (about ") == is_printed  # once
 
 
-def test_a_quality_without_effect_is_told(place: Path, capsys) -> None:
+def test_a_quality_without_effect_is_reported(place: Path, capsys) -> None:
     make_clip(place / "in.mp4", "mp4", times=TIMES[:2], size=(48, 32))
     no_effect = "--quality 50 has no effect on png; jpeg, webp and avif have a quality"
     for output, said in (
@@ -510,7 +510,7 @@ def test_two_runs_do_not_write_one_clip(place: Path, capsys) -> None:
         (["in.mp4", "--quality", "0"], 2, "--quality is 0"),
     ],
 )
-def test_what_cannot_be_done_is_told_in_a_line(given, code, why, place: Path, capsys) -> None:
+def test_what_cannot_be_done_is_said_in_a_line(given, code, why, place: Path, capsys) -> None:
     make_clip(place / "in.mp4", "mp4", times=TIMES[:2], size=(48, 32))
     Image.new("RGB", (8, 8)).save("in.png")
     (place / "there.mp4").write_bytes(b"mine")
@@ -718,9 +718,9 @@ def test_frames_come_and_go_by_pipes(place: Path) -> None:
     gray = np.arange(96, dtype=np.uint8).reshape(8, 12) + 60
     frame = b"FRAME\n" + gray.tobytes() + bytes([128]) * 96 * 2
     given = b"YUV4MPEG2 W12 H8 F30:1 Ip A1:1 C444\n" + frame * 2
-    told = subprocess.run(command, input=given, capture_output=True)
-    assert told.returncode == 0, told.stderr
-    header, *frames = told.stdout.split(b"FRAME\n")
+    finished = subprocess.run(command, input=given, capture_output=True)
+    assert finished.returncode == 0, finished.stderr
+    header, *frames = finished.stdout.split(b"FRAME\n")
     assert header.startswith(b"YUV4MPEG2 W24 H16 F30:1 ")
     luma = np.frombuffer(frames[0][:384], np.uint8).reshape(16, 24)
     assert np.abs(luma.astype(int) - gray.repeat(2, 0).repeat(2, 1)).max() <= 1
@@ -749,7 +749,7 @@ def test_frames_and_events_do_not_share_standard_output(place: Path, capsys) -> 
     assert "standard output takes a clip or JSON; give -o a file, or leave out --json" in said.err
 
 
-def test_what_an_ensemble_takes_is_told(place: Path, capsys) -> None:
+def test_what_an_ensemble_takes_is_reported(place: Path, capsys) -> None:
     make_clip(place / "in.mp4", "mp4", times=TIMES[:2], size=(24, 16))
     assert upscale("in.mp4", "-s", "2", "--ensemble") == 0
     assert "takes eight times as long" in capsys.readouterr().err
@@ -780,7 +780,7 @@ def test_a_look_chooses_one_model_for_a_clip(place: Path, capsys) -> None:
     assert done["model"] == {"real": "tiny-real-x2", "clean": "tiny-x2"}[done["need"]["kind"]]
 
 
-def test_inspect_tells_a_clip(place: Path, capsys) -> None:
+def test_inspect_describes_a_clip(place: Path, capsys) -> None:
     make_clip(place / "in.mkv", "matroska", times=TIMES, sound=Sound("aac"), rotation=90)
     assert main(["inspect", "in.mkv"]) == 0
     lines = dict(line.split(":", 1) for line in capsys.readouterr().out.splitlines())
@@ -841,7 +841,7 @@ def test_enlarged_fields_are_no_fields(place: Path, capsys) -> None:
     assert not probe_clip(place / "in_x2.mp4").interlaced
 
 
-def test_a_dry_run_tells_frames_room_and_time(place: Path, capsys) -> None:
+def test_a_dry_run_forecasts_frames_room_and_time(place: Path, capsys) -> None:
     make_clip(place / "in.mp4", "mp4", times=TIMES, size=(48, 32))
     assert upscale("in.mp4", "-s", "2", "--dry-run") == 0
     first, _, said = capsys.readouterr().out.partition("\n")

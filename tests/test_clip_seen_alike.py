@@ -42,7 +42,7 @@ def events(capsys: Any) -> list[dict[str, Any]]:
     return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
 
 
-def test_who_looks_at_a_broken_clip_is_told_what_a_run_tells(broken: Path, capsys) -> None:
+def test_a_look_at_a_broken_clip_reports_what_a_run_reports(broken: Path, capsys) -> None:
     assert main(["inspect", "in.mp4", "--json"]) == 0
     [inspected] = events(capsys)
     assert main(["upscale", "in.mp4", "-s", "2", *LOCAL, "--dry-run", "--json"]) == 0
@@ -70,12 +70,12 @@ def test_a_preview_shows_a_broken_frame_as_a_run_sees_it(broken: Path, monkeypat
     preview = ["upscale", "in.mp4", "-s", "2", *LOCAL, "--preview", "--at", f"{time:.3f}"]
     assert main([*preview, "--json"]) == 0
     assert np.abs(shown[0] / 255 - wanted.pixels).max() <= 1 / 255
-    [told] = events(capsys)
+    [event] = events(capsys)
     assert any(
-        f"the frame of in.mp4 at {time:.3g} s is broken" in sentence for sentence in told["warnings"]
-    ), told["warnings"]
+        f"the frame of in.mp4 at {time:.3g} s is broken" in sentence for sentence in event["warnings"]
+    ), event["warnings"]
     assert main(["inspect", "in.mp4", "--json"]) == 0
-    assert events(capsys)[0]["need"] == told["need"]  # of the frames that a run looks at
+    assert events(capsys)[0]["need"] == event["need"]  # of the frames that a run looks at
     assert main([*preview, "--overwrite"]) == 0
     assert "is broken; what is missing is concealed" in capsys.readouterr().err
 
@@ -98,7 +98,7 @@ def test_a_preview_of_a_dark_clip_is_not_stretched_as_the_clip_is_not(
 
 
 @pytest.mark.parametrize("format", ["mp4", "matroska", "mpegts"])
-def test_what_is_cut_off_is_told_before_a_run(format: str, tmp_path: Path, monkeypatch, capsys) -> None:
+def test_what_is_cut_off_is_reported_before_a_run(format: str, tmp_path: Path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
     name = {"mp4": "in.mp4", "matroska": "in.mkv", "mpegts": "in.ts"}[format]
     options = {"movflags": "faststart"} if format == "mp4" else {}

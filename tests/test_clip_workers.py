@@ -261,7 +261,7 @@ class Deadly(type(Path())):
 
 
 def poison(kind: type[Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have the second segment end whoever makes it."""
+    """Have the second segment end any process that makes it."""
     path_of = UnfinishedClip.path_of
     monkeypatch.setattr(
         UnfinishedClip,
@@ -273,13 +273,13 @@ def poison(kind: type[Path], monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_segments_of_a_worker_that_dies_go_to_another(place: Path, one, weights, monkeypatch) -> None:
     source = place / "in.mp4"
     make_clip(source, "mp4", times=[3003 * n for n in range(32)], sound=Sound("aac"), size=(48, 32))
-    alone, told = one(source, "one.mp4"), []
+    alone, notices = one(source, "one.mp4"), []
     poison(DeadlyOnce, monkeypatch)
-    with start_workers(2, weights, told.append) as workers, by_workers() as work:
+    with start_workers(2, weights, notices.append) as workers, by_workers() as work:
         compare(one(source, "two.mp4", workers), alone)
-    assert len(told) == 1
-    assert told[0].startswith("the worker on cpu died while it had frames ")
-    assert "frames 6 to 10" in told[0]
+    assert len(notices) == 1
+    assert notices[0].startswith("the worker on cpu died while it had frames ")
+    assert "frames 6 to 10" in notices[0]
     assert set(finished(work)) == set(range(7))
 
 
@@ -335,7 +335,7 @@ def test_a_worker_refuses_a_clip_that_is_another_by_now(place: Path) -> None:
     assert not (place / "0.mkv").exists()
 
 
-def test_whoever_ends_first_makes_a_segment_that_was_lost() -> None:
+def test_the_worker_that_ends_first_makes_a_segment_that_was_lost() -> None:
     given: list[tuple[int, int]] = []
 
     def worker(number: int) -> Any:
@@ -427,7 +427,7 @@ def test_a_run_that_has_all_segments_joins_them(place: Path, one, two, monkeypat
 
 
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), VideoError("why")])
-def test_a_worker_tells_why_a_segment_fails(place: Path, weights, monkeypatch, error: Exception) -> None:
+def test_a_worker_reports_why_a_segment_fails(place: Path, weights, monkeypatch, error: Exception) -> None:
     source = place / "in.mp4"
     make_clip(source, "mp4", times=TIMES[:7], size=(24, 16))
     with open_clip(source) as clip:
@@ -592,7 +592,7 @@ def test_a_run_that_is_ended_leaves_segments_for_the_next(long_clip, weights, nu
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="it has no such limits")
-def test_a_disk_that_takes_no_more_is_told_in_a_line(long_clip) -> None:
+def test_a_disk_that_takes_no_more_is_reported_in_a_line(long_clip) -> None:
     command = ["bash", "-c", 'ulimit -f 2; exec "$@"', "-", *long_clip]
     done = subprocess.run(command, env={**os.environ, **WITHOUT_BYTECODE}, capture_output=True, text=True)
     assert done.returncode == 1, done.stderr

@@ -133,7 +133,7 @@ def test_open_files_and_devices_need_no_open_folder(denoise: Any) -> None:
     os.close(reader)
 
 
-def test_a_journal_that_cannot_be_read_is_told_and_not_its_folder(denoise: Any) -> None:
+def test_a_journal_that_cannot_be_read_is_named_and_not_its_folder(denoise: Any) -> None:
     assert denoise("photos", "-o", "out", "--resume")[0] == 0
     journal = os.path.join("out", JOURNAL_FILE)
     with closed_file(journal):

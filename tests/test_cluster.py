@@ -64,8 +64,8 @@ def test_images_that_kill_and_nodes_that_see_other_files_are_left_out(nodes, wei
     ray = pytest.importorskip("ray")
     monkeypatch.setattr(ray_cluster, "OTHERS_SECONDS", ray_cluster.START_SECONDS)  # on a busy machine
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    told = []
-    cluster = ray_cluster.RayCluster(nodes.address, told.append)
+    notices = []
+    cluster = ray_cluster.RayCluster(nodes.address, notices.append)
     try:
         cluster.start(RestoreSettings(Asked(scale=4)), ChosenModel(weights.name, weights))
         assert cluster.info.place == "cpu (2 workers on 2 Ray nodes)"
@@ -96,8 +96,8 @@ def test_images_that_kill_and_nodes_that_see_other_files_are_left_out(nodes, wei
     assert sorted(os.listdir("out")) == sorted(
         [JOURNAL_FILE, *(f"{index:04}.png" for index in range(IMAGES) if index != 2)]
     )
-    assert sum("is left out: it does not see out as this machine does" in line for line in told) == 1
-    assert sum("was lost while it had photos/" in line and line.endswith("it died") for line in told) == 2
+    assert sum("is left out: it does not see out as this machine does" in line for line in notices) == 1
+    assert sum("was lost while it had photos/" in line and line.endswith("it died") for line in notices) == 2
 
 
 class Elsewhere:

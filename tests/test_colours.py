@@ -278,7 +278,7 @@ def test_chromaticities_of_open_exr_become_a_profile(tmp_path: Path) -> None:
     assert "chromaticities, whose numbers make no sense" in picture.warnings[0]
 
 
-def test_open_exr_that_is_part_of_a_larger_frame_is_told(tmp_path: Path) -> None:
+def test_open_exr_that_is_part_of_a_larger_frame_gives_a_warning(tmp_path: Path) -> None:
     window = (np.array([0, 0], np.int32), np.array([19, 9], np.int32))
     picture = read_picture(saved_exr(tmp_path / "a.exr", displayWindow=window))
     assert picture.warnings == ("its pixels, 6×8 (dataWindow), are read, not its frame of 20×10",)
@@ -321,14 +321,14 @@ def test_an_image_of_tiles_has_the_colours_of_its_tiles() -> None:
     assert read_colour_numbers(data) == (12, 13)
 
 
-def test_a_sequence_tells_its_colours_in_its_track() -> None:
+def test_a_sequence_has_its_colours_in_its_track() -> None:
     entry = box(b"av01", bytes(78), nclx(12, 13))
     described = box(b"stsd", bytes(4), struct.pack(">I", 1), entry)
     data = box(b"moov", box(b"trak", box(b"mdia", box(b"minf", box(b"stbl", described)))))
     assert read_colour_numbers(data) == (12, 13)
 
 
-def test_broken_boxes_tell_nothing() -> None:
+def test_broken_boxes_give_nothing() -> None:
     data = heif(2, [nclx(1, 13), nclx(12, 13)], associated((2, (2,))))
     for length in range(len(data)):
         assert read_colour_numbers(data[:length]) in (None, (12, 13))
@@ -336,7 +336,7 @@ def test_broken_boxes_tell_nothing() -> None:
     assert read_colour_numbers(b"\xff" * 200) is None
 
 
-def test_what_lies_beside_an_image_is_named() -> None:
+def test_what_lies_next_to_an_image_is_named() -> None:
     apple = box(b"auxC", bytes(4), b"urn:com:apple:photo:2020:aux:hdrgainmap\0")
     depth = box(b"auxC", bytes(4), b"urn:mpeg:hevc:2015:auxid:2\0")
     alpha = box(b"auxC", bytes(4), b"urn:mpeg:hevc:2015:auxid:1\0")
@@ -373,7 +373,7 @@ def other_kind(has: str, needs: str) -> str:
 
 
 @pytest.mark.parametrize("format", ["jpeg", "tiff", "png", "webp", "avif"])
-def test_a_profile_that_is_of_no_use_is_told(format: str) -> None:
+def test_a_profile_that_is_of_no_use_is_reported(format: str) -> None:
     for icc in (JUNK, ADOBE_RGB[:300]):
         after = read_picture(encode(colours(), format, icc_profile=icc))
         assert (after.icc, after.warnings) == (None, (UNREADABLE,))
@@ -387,7 +387,7 @@ def test_a_profile_that_is_of_no_use_is_told(format: str) -> None:
 
 
 @pytest.mark.parametrize("format", ["jpeg", "tiff"])
-def test_a_profile_of_cmyk_that_is_of_no_use_is_told(format: str) -> None:
+def test_a_profile_of_cmyk_that_is_of_no_use_is_reported(format: str) -> None:
     for icc, said in ((JUNK, UNREADABLE), (ADOBE_RGB, other_kind("RGB", "CMYK"))):
         plain, after = (
             read_picture(encode(colours(), format, "CMYK", **options))

@@ -107,12 +107,12 @@ def test_noise_of_gray_pictures_is_removed(
 
 
 @pytest.mark.parametrize(
-    ("model", "is_told"),
+    ("model", "says_so"),
     [("mambair-denoise-25", True), ("tiny-denoise", False), ("tiny-real-denoise", False)],
 )
-def test_a_model_that_changes_little_in_gray_pictures_says_so(model: str, is_told: bool) -> None:
-    told = explain_gray(ChosenModel(model, Path("weights.safetensors"))) or ""
-    assert (f"change little by {model}" in told, "--real" in told) == (is_told, is_told)
+def test_a_model_that_changes_little_in_gray_pictures_says_so(model: str, says_so: bool) -> None:
+    sentence = explain_gray(ChosenModel(model, Path("weights.safetensors"))) or ""
+    assert (f"change little by {model}" in sentence, "--real" in sentence) == (says_so, says_so)
 
 
 def test_a_command_says_so_of_gray_pictures_alone(tmp_path: Path, capsys, monkeypatch) -> None:
@@ -122,8 +122,8 @@ def test_a_command_says_so_of_gray_pictures_alone(tmp_path: Path, capsys, monkey
     colour = save(tmp_path / "colour.png", (photo() + noise(0))[:64, :64])
     arguments = [str(gray), str(colour), "-o", str(tmp_path / "out"), "--model", "tiny-denoise", *LOCAL]
     assert main(["denoise", *arguments]) == 0
-    told = [line for line in capsys.readouterr().err.splitlines() if "change little" in line]
-    assert [line.split(": ")[:3] for line in told] == [["mambair", "warning", str(gray)]]
+    warnings = [line for line in capsys.readouterr().err.splitlines() if "change little" in line]
+    assert [line.split(": ")[:3] for line in warnings] == [["mambair", "warning", str(gray)]]
 
 
 def test_from_python_a_noisy_gray_array_is_restored_by_the_model_for_white_noise() -> None:
@@ -132,16 +132,16 @@ def test_from_python_a_noisy_gray_array_is_restored_by_the_model_for_white_noise
     assert report.model == "tiny-denoise"
 
 
-@pytest.mark.parametrize(("white", "is_told"), [(65535, False), (4095, True)])
-def test_data_that_fills_little_of_its_range_is_told(
-    white: int, is_told: bool, tmp_path: Path, capsys
+@pytest.mark.parametrize(("white", "is_reported"), [(65535, False), (4095, True)])
+def test_data_that_fills_little_of_its_range_is_reported(
+    white: int, is_reported: bool, tmp_path: Path, capsys
 ) -> None:
     counts = ((photo() + noise(1)).clip(0, 255)[:64, :64, 0] / 255 * white).astype(np.uint16)
     Image.fromarray(counts).save(tmp_path / "in.tif")
     assert main(["denoise", str(tmp_path / "in.tif"), "-o", str(tmp_path / "out.tif"), *LOCAL]) == 0
-    assert ("% of their range: the network sees them stretched" in capsys.readouterr().err) == is_told
+    assert ("% of their range: the network sees them stretched" in capsys.readouterr().err) == is_reported
     assert main(["inspect", str(tmp_path / "in.tif")]) == 0
-    assert ("16 bits, gray; they fill 6" in capsys.readouterr().out) == is_told
+    assert ("16 bits, gray; they fill 6" in capsys.readouterr().out) == is_reported
 
 
 @pytest.mark.parametrize("reduced", [1, 2])

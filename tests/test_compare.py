@@ -106,12 +106,12 @@ def test_a_small_picture_is_shown_as_pixels_and_enlarged(pair: list[str]) -> Non
     assert [(score["a"], score["b"]) for score in scores] == [(0, 2)]
 
 
-def test_equal_pictures_are_told_to_be_equal(pair: list[str]) -> None:
+def test_equal_pictures_are_said_to_be_equal(pair: list[str]) -> None:
     assert main(["compare", "a.png", "a.png", "--names", "one,two"]) == 0
     assert read_data(Path("compare.html"))["scores"] == [{"a": 0, "b": 1, "psnr": None, "ssim": 1.0}]
 
 
-def test_depth_and_profile_are_brought_to_the_screen_and_told(tmp_path: Path, monkeypatch) -> None:
+def test_depth_and_profile_are_brought_to_the_screen_and_named(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     deep = np.full((20, 20), 40000, dtype=np.uint16)
     Image.fromarray(deep).save("deep.png")
@@ -320,7 +320,7 @@ def test_a_picture_of_a_folder_that_cannot_be_compared_does_not_stop_the_others(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (["a.png"], "2 to 6 pictures, not 1"),
         (["a.png", "-o", "taken.html"], "2 to 6 pictures, not 1"),
@@ -340,14 +340,14 @@ def test_a_picture_of_a_folder_that_cannot_be_compared_does_not_stop_the_others(
         (["a.png", "b.png", "-o", "b.png", "--overwrite"], "a page is an HTML file: b.png"),
     ],
 )
-def test_what_cannot_be_compared_is_told_in_a_line(
-    pair: list[str], arguments: list[str], told: str, capsys
+def test_what_cannot_be_compared_is_refused_in_a_line(
+    pair: list[str], arguments: list[str], message: str, capsys
 ) -> None:
     save(Path("tall.png"), noise(60, 40))
     Path("taken.html").write_text("mine")
     assert main(["compare", *arguments]) in (1, 2)
     err = capsys.readouterr().err
-    assert told in err
+    assert message in err
     assert err.count("\n") == 1
     assert Path("taken.html").read_text() == "mine"
     assert not Path("compare.html").exists()
@@ -360,8 +360,8 @@ def test_no_page_takes_the_place_of_an_input_by_any_name(
     link("b.png", "b.html")
     second = "b.png" if Path("b.png").exists() else "b.html"
     assert main(["compare", "a.png", second, "-o", "b.html", "--overwrite"]) == 2
-    told = "mambair: error: cannot write b.html: it is an input; choose another name\n"
-    assert capsys.readouterr() == ("", told)
+    message = "mambair: error: cannot write b.html: it is an input; choose another name\n"
+    assert capsys.readouterr() == ("", message)
     assert Path("b.html").read_bytes().startswith(b"\x89PNG")
 
 
@@ -379,7 +379,7 @@ def test_no_page_of_a_folder_takes_the_place_of_an_input(
 
 
 @pytest.mark.parametrize("inputs", [["one", "two"], ["one/a.png", "two/a.png"]])
-def test_a_place_where_no_page_can_be_is_told_once_before_anything_is_read(
+def test_a_place_where_no_page_can_be_is_refused_once_before_anything_is_read(
     inputs: list[str], tmp_path: Path, monkeypatch, capsys
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -389,8 +389,8 @@ def test_a_place_where_no_page_can_be_is_told_once_before_anything_is_read(
     Path("taken").touch()
     output = "taken/out" if inputs == ["one", "two"] else "taken/page.html"
     assert main(["compare", *inputs, "-o", output]) == 2
-    told = "mambair: error: cannot write results: taken is no folder; choose another folder with -o\n"
-    assert capsys.readouterr() == ("", told.replace("taken", str(tmp_path / "taken")))
+    message = "mambair: error: cannot write results: taken is no folder; choose another folder with -o\n"
+    assert capsys.readouterr() == ("", message.replace("taken", str(tmp_path / "taken")))
 
 
 def test_the_files_of_many_pictures_are_not_compared_with_each_page(tmp_path: Path, monkeypatch) -> None:
@@ -468,7 +468,7 @@ def test_a_picture_that_is_given_twice_has_two_names(pair: list[str]) -> None:
     assert names == ["a.png", "a.png (2)", "b.png"]
 
 
-def test_damage_is_told_in_the_shell_too(pair: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_damage_is_printed_in_the_shell_too(pair: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     Image.fromarray(noise(40, 60)).save("whole.jpg", quality=95)
     data = Path("whole.jpg").read_bytes()
     Path("cut.jpg").write_bytes(data[: len(data) // 2])
@@ -481,7 +481,7 @@ def save_pages(path: Path, pages: int) -> None:
     images[0].save(path, save_all=True, append_images=images[1:])
 
 
-def test_pages_that_are_not_compared_are_told(pair: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_pages_that_are_not_compared_are_counted(pair: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     save_pages(Path("three.tif"), 3)
     save_pages(Path("one.tif"), 1)
     assert main(["compare", "three.tif", "one.tif", "--json"]) == 0
@@ -508,7 +508,7 @@ def save_two_folders(*names: str) -> None:
             save(Path(folder, name), noise(16, 16, number))
 
 
-def test_pages_of_folders_are_told_too(tmp_path: Path, monkeypatch, capsys) -> None:
+def test_pages_of_folders_are_counted_too(tmp_path: Path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
     save_two_folders("a.png")
     for folder, pages in (("one", 3), ("two", 1)):

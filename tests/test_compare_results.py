@@ -30,7 +30,7 @@ def read_rgb(path: Path) -> np.ndarray:
     return np.asarray(Image.open(path).convert("RGB"))
 
 
-def test_a_page_lies_beside_a_single_result(photos: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_page_lies_next_to_a_single_result(photos: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["upscale", str(photos[0]), "-s", "2", "-o", "large.png", *LOCAL]) == 0
     assert capsys.readouterr().out.splitlines() == ["large.png", "large_compare.html"]
     bicubic, before, after = read_data(Path("large_compare.html"))["pictures"]
@@ -100,7 +100,9 @@ def test_a_page_of_another_result_is_kept(photos: list[Path], capsys: pytest.Cap
     assert "large_compare.html: it shows other pictures" in capsys.readouterr().err
 
 
-def test_pages_that_are_not_compared_are_told(photos: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
+def test_pages_that_are_not_compared_are_counted(
+    photos: list[Path], capsys: pytest.CaptureFixture[str]
+) -> None:
     image = Image.open(photos[0])
     image.save("in.tif", save_all=True, append_images=[image])
     assert main(["upscale", "in.tif", "-s", "2", "-o", "large.tif", "--json", *LOCAL]) == 0
@@ -133,7 +135,7 @@ def test_pages_of_results_with_long_names_have_shorter_ones(photos: list[Path]) 
     assert len(list(Path("photos").glob("*_preview.html"))) == 1
 
 
-def test_a_place_where_no_page_can_be_is_told_before_anything_is_computed(
+def test_a_place_where_no_page_can_be_is_refused_before_anything_is_computed(
     photos: list[Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     Path("out").mkdir()

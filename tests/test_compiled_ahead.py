@@ -20,7 +20,7 @@ ROOT = PROGRAM.parents[1]
 
 
 def start(*command: object, **environment: object) -> subprocess.CompletedProcess[str]:
-    """Run a Python program beside which nothing of the tests is known."""
+    """Run a Python program that inherits nothing from the tests."""
     settings = {key: value for key, value in os.environ.items() if not key.startswith("TRITON_")}
     settings |= {"PYTHONPATH": str(ROOT)} | {key: str(value) for key, value in environment.items()}
     arguments = [sys.executable, *map(str, command)]
@@ -70,7 +70,7 @@ def places(folder: Path) -> dict[str, Path]:
 
 
 def count_launches(model: str) -> int:
-    """Return how many compilations are told of: one more than a model launches."""
+    """Return how many compilations are reported: one more than a model launches."""
     return sum(map(len, read_launches(model))) + 1
 
 
@@ -274,6 +274,6 @@ def test_a_command_is_none_the_worse_where_nothing_is_compiled_ahead(reason: str
         (tmp_path / "sitecustomize.py").write_text("import sys; sys.modules['triton'] = None\n")
         settings["PYTHONPATH"] = os.pathsep.join([str(tmp_path), str(ROOT)])
     done = start("-c", COMMAND, program, *arguments, **settings)
-    told = "mambair: using tiny-x4 on cpu\n"
-    assert (done.stdout, done.stderr, done.returncode) == (f"{tmp_path / 'out.png'}\n", told, 0)
+    notice = "mambair: using tiny-x4 on cpu\n"
+    assert (done.stdout, done.stderr, done.returncode) == (f"{tmp_path / 'out.png'}\n", notice, 0)
     assert results.is_file() or stamps(results) == 0

@@ -52,7 +52,7 @@ def test_the_least_limit_up_to_the_root_of_the_mount_holds(tightest: str, tmp_pa
     files |= {"sys/fs/cgroup/user.slice/memory.max": f"{9 * GIB}\n"}
     files |= {f"sys/fs/cgroup/{tightest}cpu.max": "50000 100000\n"}
     files |= {f"sys/fs/cgroup/{tightest}memory.max": f"{GIB}\n"}
-    # Of a group beside, and of one above the mount: neither holds.
+    # The limits of a neighbouring group, and of one above the mount: neither holds.
     files |= {"sys/fs/cgroup/other/memory.max": "1\n", "sys/fs/memory.max": "1\n"}
     made = make(tmp_path, "0::/user.slice/app.scope\n", [v2()], files)
     assert read_limits(made) == Limits(0.5, GIB)
@@ -197,7 +197,7 @@ def test_a_command_computes_in_so_many_threads(given: dict[str, str], threads: s
     assert done.stdout.split() == [threads]
 
 
-def test_doctor_tells_the_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_prints_the_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     doctor = import_module("mambair_cli.cli.doctor")
     monkeypatch.setattr(doctor, "read_limits", lambda: Limits(1.5, GIB))
     monkeypatch.setattr(doctor, "count_own_processors", lambda: 64)

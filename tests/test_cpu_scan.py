@@ -141,7 +141,7 @@ def test_nothing_in_nothing_out(b, d):
     assert cpu_scan.selective_scan(*make_operands(b=b, d=d)).shape == (b, 50, d)
 
 
-def test_channels_beside_the_last_are_not_touched():
+def test_channels_after_the_last_are_not_touched():
     operands = make_operands(b=1, d=5)
     wide = torch.full((1, 50, 24), torch.nan)
     wide[:, :, :5] = operands.u

@@ -277,9 +277,9 @@ def test_parts_of_an_image_that_are_named_again_and_again_count_once(monkeypatch
     monkeypatch.setattr(iso_boxes, "_numbers_of", lambda data, box: looked_at.append(box) or iter(()))
     count, many = 65_000, 255
     properties = box(b"ipco", box(b"colr", b"prof") * 100)
-    told = struct.pack(">II", 0, 1) + struct.pack(">HB", 2, many) + bytes([1]) * many
+    associations = struct.pack(">II", 0, 1) + struct.pack(">HB", 2, many) + bytes([1]) * many
     parts = struct.pack(">HH", 1, count) + struct.pack(">H", 2) * count
-    inside = box(b"pitm", struct.pack(">IH", 0, 1)) + box(b"iprp", properties + box(b"ipma", told))
+    inside = box(b"pitm", struct.pack(">IH", 0, 1)) + box(b"iprp", properties + box(b"ipma", associations))
     references = box(b"iref", bytes(4) + box(b"dimg", parts))
     assert iso_boxes.read_colour_numbers(box(b"meta", bytes(4) + inside + references)) is None
     assert len(looked_at) == many

@@ -120,7 +120,7 @@ CASES = {
     "path of each image": {"b": 2, "batch_paths": True},
     "very slow": {"bias": (-18.0, -14.0)},
     "very fast": {"bias": (25.0, 160.0)},
-    "slow beside fast": {"bias": (-16.0, 30.0)},
+    "slow next to fast": {"bias": (-16.0, 30.0)},
 }
 
 

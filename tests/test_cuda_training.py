@@ -35,7 +35,7 @@ def test_agrees_with_the_plain_loop_and_its_gradient(case):
         ("ordinary", 65),
         ("path of each image", 100),
         ("very slow", 100),
-        ("slow beside fast", 100),
+        ("slow next to fast", 100),
     ],
 )
 def test_agrees_where_paths_are_walked_in_chunks(case, length, monkeypatch):

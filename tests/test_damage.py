@@ -1,4 +1,4 @@
-"""Files that are damaged or cut short: what is told, what is refused, and what is restored all the same."""
+"""Files that are damaged or cut short: what is reported, refused, or restored all the same."""
 
 import json
 import re
@@ -44,7 +44,7 @@ def damaged_photo(height: int = 80, **options: Any) -> tuple[bytes, bytes]:
 
 @pytest.mark.parametrize("progressive", [False, True], ids=["sequential", "progressive"])
 @pytest.mark.parametrize("subsampling", [0, 1, 2, None], ids=["444", "422", "420", "gray"])
-def test_damage_is_told_in_whichever_row_it_is(subsampling: int | None, progressive: bool) -> None:
+def test_damage_is_reported_in_whichever_row_it_is(subsampling: int | None, progressive: bool) -> None:
     for height in range(16 if progressive else 1, 35):
         options = {"progressive": progressive, "subsampling": subsampling or 0}
         whole = encode(noise(height, 24, 1 if subsampling is None else 3), "jpeg", **options)
@@ -63,7 +63,7 @@ def test_damage_is_told_in_whichever_row_it_is(subsampling: int | None, progress
         assert read_picture(whole[:-8], damaged=True).warnings == (NO_END, *warnings)
 
 
-def test_rows_beside_damage_are_as_they_were_and_the_warning_says_where_it_is() -> None:
+def test_rows_next_to_damage_are_as_they_were_and_the_warning_says_where_it_is() -> None:
     whole, damaged = damaged_photo(400)
     before, after = read_picture(whole), read_picture(damaged)
     (warning,) = after.warnings
@@ -82,7 +82,7 @@ def test_damage_that_looks_like_a_marker_is_no_end_of_the_file() -> None:
         assert warning.startswith("damaged from about row ")
 
 
-def test_what_comes_row_by_row_is_told_when_it_is_met() -> None:
+def test_what_comes_row_by_row_is_reported_when_it_is_met() -> None:
     with open_picture(damaged_photo(400)[1]) as reader:
         reader.read(0, 64)
         assert reader.warnings == []
@@ -107,7 +107,7 @@ def test_a_jpeg_cut_short_is_refused_or_restored_as_far_as_it_goes() -> None:
     assert (after.pixels[row + 32 :] == after.pixels[-1, -1]).all()
 
 
-def test_scans_that_are_missing_are_told() -> None:
+def test_scans_that_are_missing_are_reported() -> None:
     whole = encode(smooth(), "jpeg", progressive=True)
     *_, last = scans(whole)
     (warning,) = read_picture(whole[:last] + END).warnings
@@ -172,7 +172,7 @@ def test_what_is_odd_and_harmless_hides_no_damage(
     assert after.warnings[-1].startswith("damaged from about row")
 
 
-def test_damage_is_told_of_pictures_that_are_turned() -> None:
+def test_damage_is_reported_of_pictures_that_are_turned() -> None:
     after = read_picture(damaged_photo(96, exif=exif_block(6))[1])
     assert after.pixels.shape == (64, 96, 3)
     (warning,) = after.warnings
@@ -224,7 +224,9 @@ def events(out: str, kind: str) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("more", [[], ["--workers", "2"]], ids=["alone", "workers"])
 @pytest.mark.usefixtures("folder")
-def test_a_folder_tells_what_is_damaged(more: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_over_a_folder_reports_what_is_damaged(
+    more: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     assert upscale(*more) == 1
     _, err = capsys.readouterr()
     lines = sorted(line for line in err.splitlines() if "warning: " in line)
@@ -236,11 +238,11 @@ def test_a_folder_tells_what_is_damaged(more: list[str], capsys: pytest.CaptureF
     assert upscale(*more, "--json", "--quiet", "--overwrite", "--damaged") == 0
     out, err = capsys.readouterr()
     assert err == ""
-    told = {event["input"]: event["warnings"] for event in events(out, "done")}
-    assert told["photos/b.jpg"] == []
-    assert told["photos/c.jpg"] == [NO_END]
-    assert told["photos/a.jpg"][0].startswith("damaged from about row ")
-    assert told["photos/d.jpg"][0] == NO_END
+    warnings = {event["input"]: event["warnings"] for event in events(out, "done")}
+    assert warnings["photos/b.jpg"] == []
+    assert warnings["photos/c.jpg"] == [NO_END]
+    assert warnings["photos/a.jpg"][0].startswith("damaged from about row ")
+    assert warnings["photos/d.jpg"][0] == NO_END
     (summary,) = events(out, "summary")
     assert (summary["done"], summary["warned"]) == (4, 3)
 

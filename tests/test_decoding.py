@@ -55,7 +55,7 @@ def test_palettes_become_colours_and_their_transparency_alpha() -> None:
 
 @pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA"])
 @pytest.mark.parametrize("format", ["png", "tiff"])
-def test_gray_colour_and_alpha_are_told_apart(mode: str, format: str) -> None:
+def test_gray_colour_and_alpha_are_distinguished(mode: str, format: str) -> None:
     bands = len(mode)
     samples = noise(6, 5, bands)
     after = read_picture(encode(samples, format))

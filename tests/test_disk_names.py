@@ -54,7 +54,7 @@ def test_an_input_that_is_named_in_another_case_stays(target: str, mode: str, mo
     assert os.listdir() == ["photo.PNG"]
 
 
-def test_names_are_told_apart_where_the_disk_does(capsys) -> None:
+def test_names_are_distinct_where_they_are_on_the_disk(capsys) -> None:
     before = paint("photo.PNG")
     assert denoise("photo.PNG", "-o", "photo.png") == 0
     assert Path("photo.PNG").read_bytes() == before
@@ -78,7 +78,7 @@ def test_results_that_a_disk_takes_for_one_are_refused(names, there: str, monkey
     assert "restore them into different folders" in err
 
 
-def test_accents_are_told_apart_where_only_case_is_not(monkeypatch) -> None:
+def test_accents_count_where_only_case_does_not(monkeypatch) -> None:
     paint(f"out/{COMPOSED}")
     take_for_one(monkeypatch, ignore_case)
     names = DiskNames()

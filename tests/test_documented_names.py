@@ -115,7 +115,7 @@ for name in [name for name in sys.modules if name.partition(".")[0] == "mambair_
 
 
 @pytest.mark.parametrize("code", [*documented_code(), "import mambair_cli; mambair_cli.__version__"])
-def test_names_that_documents_tell_exist_where_nothing_else_was_imported(code):
+def test_names_in_documents_exist_where_nothing_else_was_imported(code):
     done = run_forked("-c", FORGET_THE_PACKAGE + code)
     assert not done.returncode, done.stderr
 

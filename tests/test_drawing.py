@@ -63,7 +63,7 @@ def test_the_share_is_counted_over_all_windows() -> None:
 
 
 @pytest.mark.parametrize("reduced", [1, 2])
-def test_no_compression_is_told_of_a_clean_drawing(reduced: int) -> None:
+def test_no_compression_is_reported_for_a_clean_drawing(reduced: int) -> None:
     look = look_at_pixels(np.asarray(drawing(reduced=reduced)) / np.float32(255))
     assert look is not None
     assert look.quality >= 90
@@ -114,7 +114,7 @@ def test_an_enlarged_drawing_is_soft(image: Image.Image) -> None:
 
 
 @pytest.mark.parametrize("axis", [0, 1])
-def test_repeated_pixels_are_told_by_edges_of_one_direction(axis: int) -> None:
+def test_repeated_pixels_are_recognised_by_edges_of_one_direction(axis: int) -> None:
     bars = np.random.default_rng(0).integers(0, 2, 99).astype(np.float32) * 255
     code = np.broadcast_to(np.expand_dims(bars, (1 - axis, 2)), (99, 99, 3))
     assert measure_sharpness([code]) >= SHARP
@@ -192,7 +192,7 @@ def test_a_noisy_photo_in_a_frame_is_noisy(name: str) -> None:
     assert kind_of(framed) != "clean"
 
 
-def test_a_noisy_photo_beside_text_is_noisy() -> None:
+def test_a_noisy_photo_next_to_text_is_noisy() -> None:
     page = np.concatenate([np.asarray(text(160, 0)).astype(np.float32), noisy_photo(sigma=15)], axis=1)
     assert measure_repetition([page]) < REPEATED
     assert kind_of(page) != "clean"

@@ -64,7 +64,7 @@ def test_jpeg_comes_close_and_keeps_gray_gray(bands: int) -> None:
     assert np.abs(after.pixels.astype(int) - before.pixels).max() <= 3
 
 
-def test_jpeg_is_not_subsampled_and_quality_tells() -> None:
+def test_jpeg_is_not_subsampled_and_quality_has_an_effect() -> None:
     colours = make_picture(32, 32)
     sizes = [len(encode_picture(colours, "jpeg", quality)) for quality in (1, 50, None, 100)]
     assert sizes == sorted(set(sizes))
@@ -74,7 +74,7 @@ def test_jpeg_is_not_subsampled_and_quality_tells() -> None:
             assert JpegImagePlugin.get_sampling(image) == 0
 
 
-def test_webp_is_lossy_below_100_and_its_quality_tells() -> None:
+def test_webp_is_lossy_below_100_and_its_quality_has_an_effect() -> None:
     colours = make_picture(32, 32)
     sizes = [len(encode_picture(colours, "webp", quality)) for quality in (1, 50, None)]
     assert sizes == sorted(set(sizes))

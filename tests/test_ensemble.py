@@ -1,4 +1,4 @@
-"""Self-ensemble: the mean of eight forms, whatever cuts the image, and whoever computes the tiles."""
+"""Self-ensemble: the mean of eight forms, whatever cuts the image and computes the tiles."""
 
 from dataclasses import replace
 from pathlib import Path

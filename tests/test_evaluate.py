@@ -68,7 +68,7 @@ def test_a_gray_picture_has_the_same_noise_however_it_is_stored():
             np.testing.assert_array_equal(make_input(gray.repeat(3, 2), protocol, name), noisy.repeat(3, 2))
 
 
-def test_a_model_of_the_catalogue_is_told_with_its_published_figure(run):
+def test_a_model_of_the_catalogue_is_printed_with_its_published_figure(run):
     photo("Set5/a.png")
     code, out, _ = run("evaluate", "Set5", "--task", "upscale", "--model", "tiny-x4", "--json")
     mean = events(out)["mean"]
@@ -86,7 +86,7 @@ def test_a_model_of_the_catalogue_is_told_with_its_published_figure(run):
         (("upscale", "-s", 2, "--offline"), "tiny-x2"),
     ],
 )
-def test_the_model_is_told_whatever_is_measured(run, arguments, model):
+def test_the_model_is_named_whatever_is_measured(run, arguments, model):
     photo("gt/a.png")
     code, _, err = run("evaluate", "gt", "--task", *arguments, "--device", "cpu")
     assert (code, err) == (0, f"mambair: using {model} on cpu\n")
@@ -272,7 +272,7 @@ def test_what_cannot_be_measured_is_one_line(run, tmp_path, arguments, code, wor
     assert words in err
 
 
-def test_pictures_degraded_as_real_ones_are_told_with_what_they_were_before(run, tmp_path):
+def test_pictures_degraded_as_real_ones_are_printed_with_what_they_were_before(run, tmp_path):
     for index in range(2):
         photo(f"gt/{index}.png", size=(64, 48), seed=index)
     weights = save_identity(tmp_path / "same.safetensors")
@@ -387,8 +387,8 @@ def test_no_image_is_the_partner_of_two(tmp_path):
     assert partners == {"b": "b_x4.png", "b_hr": "b_hr_x4.png", "z/d": "d_x4.png"}
     for name, found in (("x/a", "a.png"), ("y/a", "a.png"), ("c.png", "c_x4.png"), ("c.bmp", "c_x4.png")):
         place = name if "." in name else f"{name}.png"
-        told = f"{place} needs its own partner in {tmp_path / 'done'}: {found} fits another, too; "
-        assert pairs[name].problem == f"{told}name it {place}"
+        reason = f"{place} needs its own partner in {tmp_path / 'done'}: {found} fits another, too; "
+        assert pairs[name].problem == f"{reason}name it {place}"
     assert "d.png needs one partner" in pairs["d"].problem
 
 
@@ -510,16 +510,16 @@ def test_an_image_that_cannot_be_measured_fails_alone(run, mixed):
 
 def test_failures_are_events_and_the_mean_is_of_the_others(run, mixed):
     code, out, _ = run(*ENLARGE, "--json")
-    told = [json.loads(line) for line in out]
+    printed = [json.loads(line) for line in out]
     assert code == 1
-    assert [event["input"] for event in told if event["event"] == "failed"] == [
+    assert [event["input"] for event in printed if event["event"] == "failed"] == [
         "gt/b.png",
         "gt/c.png",
         "gt/d.png",
     ]
-    mean = told[-1]
+    mean = printed[-1]
     assert (mean["images"], mean["failed"]) == (2, 3)
-    assert mean["psnr"] == np.mean([event["psnr"] for event in told if event["event"] == "image"])
+    assert mean["psnr"] == np.mean([event["psnr"] for event in printed if event["event"] == "image"])
 
 
 @pytest.mark.parametrize("more", [("--seams", "--tile", 16), ("--receptive-field", "f.png", "--tile", 17)])

@@ -113,21 +113,21 @@ def test_the_largest_error_is_found_wherever_it_is() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (["--page", "page.txt"], "a page is an HTML file: page.txt; give a name that ends in .html"),
         (["--page", "taken.html"], "it exists already; --overwrite replaces it"),
         (["--page", "link.html", "--overwrite"], "cannot write link.html: it is an input"),
     ],
 )
-def test_a_page_that_cannot_be_written_is_told_before_anything_is_measured(
-    folders: dict[str, float], arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]
+def test_a_page_that_cannot_be_written_is_refused_before_anything_is_measured(
+    folders: dict[str, float], arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Path("taken.html").write_text("mine")
     os.link(min(Path("done").iterdir()), "link.html")
     assert main(["evaluate", "truth", "--restored", "done", *arguments]) == 2
     out, err = capsys.readouterr()
-    assert told in err
+    assert message in err
     assert out == ""
     assert Path("taken.html").read_text() == "mine"
     assert main(["evaluate", "truth", "--restored", "done", "--page", "taken.html/page.html"]) == 2

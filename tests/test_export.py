@@ -222,7 +222,7 @@ def test_a_tile_must_hold_a_window(run, tmp_path):
     assert "20 or more" in err
 
 
-def test_a_folder_that_forbids_writing_is_told(run, checkpoint, tmp_path):
+def test_a_folder_that_forbids_writing_is_named(run, checkpoint, tmp_path):
     if os.geteuid() == 0:
         folder = "/proc"  # not even root may write there
     else:

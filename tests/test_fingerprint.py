@@ -144,7 +144,7 @@ def test_a_precision_that_auto_stands_for_is_auto(kind: str, precision: Precisio
 
 @pytest.mark.parametrize("config", [V1, V2, CONFIGS["U-Net"]])
 @pytest.mark.parametrize("kind", ["cpu", "cuda", "mps"])
-def test_around_edges_that_meet_a_tile_counts_whoever_chose_it(kind: str, config: Config) -> None:
+def test_around_edges_that_meet_a_tile_counts_however_it_was_chosen(kind: str, config: Config) -> None:
     """Tiles are not fitted there."""
     name = build_network(config).info.architecture
     usual = choose_tiles(None, None, kind, name, config, "x")

@@ -26,10 +26,10 @@ def work(number):
 if __name__ == "__main__":
     before = restore(image) if sys.argv[1] == "used" else None
     with multiprocessing.get_context("fork").Pool(2) as pool:
-        told = pool.map(work, range(2))
-    assert [threads for threads, _ in told] == [1, 1], told
+        answers = pool.map(work, range(2))
+    assert [threads for threads, _ in answers] == [1, 1], answers
     assert torch.get_num_threads() == 4
-    for _, result in told:
+    for _, result in answers:
         assert np.abs(result - restore(image)).max() < 1e-5
 """
 

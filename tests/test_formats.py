@@ -83,8 +83,8 @@ def test_the_documents_say_what_the_rows_say() -> None:
         depths = {"uint8": "8", "uint16": "16", "float32": "32 float"}
         bits = ", ".join(depths[dtype] for dtype in row.dtypes)
         bits += f"; frames {depths[row.frames_dtype]}" if row.frames_dtype else ""
-        told = re.sub(r"\d+ of ", "", cells["bits"])  # some keep 12 of 16
-        assert told == (bits if row.colours is None else f"{row.colours} colours")
+        listed = re.sub(r"\d+ of ", "", cells["bits"])  # some keep 12 of 16
+        assert listed == (bits if row.colours is None else f"{row.colours} colours")
         assert cells["gray"] == ("yes" if row.has_gray else "as RGB")
         assert cells["alpha"].startswith("refused") == (not row.has_alpha)
         assert cells["profile"] == ("yes" if row.has_profile else "as sRGB")
@@ -385,7 +385,7 @@ def test_colours_of_open_exr_are_premultiplied(tmp_path: Any) -> None:
 
 
 @pytest.mark.parametrize("format", ["avif", "heic", "png"])
-def test_colours_told_by_numbers_become_a_profile(format: str) -> None:
+def test_colours_given_by_numbers_become_a_profile(format: str) -> None:
     pillow_heif = pytest.importorskip("pillow_heif")
     values = samples(64, 48, 3)
     if format == "heic":

@@ -292,7 +292,7 @@ def test_dds_without_blocks_is_read_by_its_masks(bits: int, masks: tuple[int, ..
     np.testing.assert_allclose(after.samples.reshape(-1, len(expected)), np.stack(expected, 1), atol=0.5)
 
 
-def test_dds_tells_that_mip_levels_are_lost() -> None:
+def test_dds_gives_a_warning_that_mip_levels_are_lost() -> None:
     after = read_picture(dds(bytes(BLOCKS * 8 + 99), b"DXT1", levels=3))
     assert after.warnings[0].startswith(
         "only the first of its 3 mip levels is read; the result is no DDS file"

@@ -1,4 +1,4 @@
-"""The package as a whole: what is where, how large its parts may be, and how its texts begin."""
+"""The house as a whole: what is where, how large its parts may be, and the words of its texts."""
 
 import ast
 import re
@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 
 import pytest
 import typer
@@ -23,6 +24,27 @@ BRANCHES = (ast.If, ast.For, ast.AsyncFor, ast.While, ast.ExceptHandler, ast.mat
 # So a docstring says why a function is long. In the docstring of a command that sentence comes after a form
 # feed, so that it is not in the help.
 REASON = re.compile(r"\blong (function, )?(because|for|since)\b", re.IGNORECASE)
+
+# Words that the house does not use, in names neither, and what to write in their place.
+PLAINER = {
+    "told": "what was done: printed, named, reported, recognised, given, known",
+    "beside": "next to, with, at the same time as",
+    "besides": "except, in addition to",
+    "whoever": "who, the one that",
+    "hence": "so",
+    "henceforth": "from now on",
+    "in hand": "what it is: begun, held, left",
+    "lest": "so that ... not",
+    "thereof": "of it",
+    "to be had": "available",
+    "upon": "on",
+    "wherein": "in which",
+    "whilst": "while",
+}
+AVOIDED = re.compile(rf"(?<![a-z])({'|'.join(PLAINER).replace(' ', '[ _]')})(?![a-z])", re.IGNORECASE)
+DANGLING = re.compile(r"\bOf(?=\s|$)")  # "Of these, the first ..." makes readers wait for the subject
+TEXTS = ("*.md", "docs/*.md", "mambair_cli/**/*", "tests/**/*", "training/**/*", "benchmarks/**/*")
+TYPES = (".py", ".md", ".js", ".css", ".html")
 
 
 @cache
@@ -75,6 +97,25 @@ def dangling_parts(docstring: str) -> list[str]:
     sections = re.findall(r"^ *(?:Args|Attributes):\n(.*?)(?=\n *\n|\Z)", docstring, re.M | re.S)
     texts = re.findall(r"^ *[\w*, ]+: (.*)$", "\n".join(sections), re.M)
     return [text for text in (first, *texts) if is_dangling(text)]
+
+
+def find_texts() -> Iterator[tuple[str, str]]:
+    """Yield the name and the text of each file whose words are checked; of CHANGELOG.md, the top section."""
+    for path in sorted(path for pattern in TEXTS for path in ROOT.glob(pattern)):
+        if path.suffix in TYPES and path != Path(__file__):  # which has the words themselves
+            text = path.read_text(encoding="utf-8")
+            if path.name == "CHANGELOG.md":
+                text = "\n## ".join(text.split("\n## ")[:2])
+            yield path.relative_to(ROOT).as_posix(), text
+
+
+def find_avoided(text: str) -> Iterator[tuple[int, str]]:
+    """Yield each line with a word that is not used, by its number, with what to write in its place."""
+    for number, line in enumerate(text.splitlines(), 1):
+        for found in AVOIDED.findall(line):
+            yield number, f"{found}: write {PLAINER[found.lower().replace('_', ' ')]}"
+        if DANGLING.search(line):
+            yield number, "a sentence begins with Of: begin with its subject"
 
 
 def test_the_top_of_the_package_has_its_rooms_and_three_modules() -> None:
@@ -135,6 +176,13 @@ def test_help_begins_with_a_noun_or_an_imperative() -> None:
     assert {name for name, text in texts if is_dangling(text)} == set()
 
 
+def test_words_are_plain() -> None:
+    texts = list(find_texts())
+    assert {"README.md", "docs/formats.md", "mambair_cli/errors.py", "tests/clips.py"} <= dict(texts).keys()
+    found = [f"{name}:{number}: {advice}" for name, text in texts for number, advice in find_avoided(text)]
+    assert not found, "\n".join(found)
+
+
 def test_libvips_is_imported_where_it_is_set_up_alone() -> None:
     imported = [
         module
@@ -156,6 +204,18 @@ def test_libvips_is_imported_where_it_is_set_up_alone() -> None:
 )
 def test_dangling_texts_are_seen(docstring: str, count: int) -> None:
     assert len(dangling_parts(docstring)) == count
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        ("def test_it_is_told_once():", [1]),
+        ("Besides,\nwork in_hand.\nOf these, two.", [1, 2, 3]),
+        ("| Two of these | OfThese | soldiers | handbeside |", []),
+    ],
+)
+def test_words_that_are_not_used_are_seen(text: str, lines: list[int]) -> None:
+    assert [number for number, _ in find_avoided(text)] == lines
 
 
 def test_branches_are_counted_once() -> None:

@@ -130,14 +130,14 @@ def test_a_token_opens_a_private_repository_and_stays_on_the_hub(client: Client)
     assert [request.token for request in downloads] == [None]
 
 
-def test_access_that_was_not_granted_is_told(client: Client) -> None:
+def test_access_that_was_not_granted_is_explained(client: Client) -> None:
     client.server.gated = True
     outcome = client.call(environment={"HF_TOKEN": "hf_valid"})
     assert outcome.error == "DownloadError"
     assert "HTTP 403; ask for it at" in outcome.message
 
 
-def test_a_repository_that_is_gone_is_told(client: Client) -> None:
+def test_a_repository_that_is_gone_is_named(client: Client) -> None:
     outcome = client.call(model=dataclasses.replace(MODEL, repo="some/other"))
     assert outcome.error == "DownloadError"
     assert "no such repository" in outcome.message
@@ -145,7 +145,7 @@ def test_a_repository_that_is_gone_is_told(client: Client) -> None:
 
 
 @pytest.mark.parametrize(
-    ("trouble", "told"),
+    ("trouble", "message"),
     [
         ({"status": 503}, "HTTP 503; try again later"),
         ({"page": b"<html>Welcome to our hotel</html>"}, "check the connection, the proxy settings"),
@@ -153,13 +153,13 @@ def test_a_repository_that_is_gone_is_told(client: Client) -> None:
     ],
 )
 def test_a_hub_that_makes_no_sense_is_an_error_soon(
-    client: Client, trouble: dict[str, Any], told: str
+    client: Client, trouble: dict[str, Any], message: str
 ) -> None:
     for attribute, value in trouble.items():
         setattr(client.server, attribute, value)
     outcome = client.call(environment={"HF_HUB_ETAG_TIMEOUT": "1"})
     assert outcome.error == "DownloadError"
-    assert told in outcome.message
+    assert message in outcome.message
     assert outcome.seconds < 20
 
 

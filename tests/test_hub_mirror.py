@@ -28,7 +28,7 @@ def released(client: Client) -> Model:
 
 
 @pytest.mark.parametrize(
-    ("trouble", "told"),
+    ("trouble", "reason"),
     [
         ({"status": 503}, "cannot download trial-x4 from"),
         ({"gated": True}, "no access to some/models"),
@@ -39,7 +39,7 @@ def released(client: Client) -> Model:
 )
 @pytest.mark.parametrize("sha256", [None, BINARY_SHA256])
 def test_the_second_address_helps_where_the_hub_does_not(
-    client: Client, released: Model, trouble: dict[str, Any], told: str, sha256: str | None
+    client: Client, released: Model, trouble: dict[str, Any], reason: str, sha256: str | None
 ) -> None:
     for attribute, value in trouble.items():
         setattr(client.server, attribute, value)
@@ -48,7 +48,7 @@ def test_the_second_address_helps_where_the_hub_does_not(
     assert fetched.path is not None
     assert fetched.path.read_bytes() == BINARY
     assert fetched.notice is not None
-    assert fetched.notice.startswith(f"using trial-x4 from {model.url}, not from the Hub: {told}")
+    assert fetched.notice.startswith(f"using trial-x4 from {model.url}, not from the Hub: {reason}")
     assert client.assets() == [fetched.path]
     source = "catalogue" if sha256 else "cache"
     assert hub.verify(fetched.path, model) == Verification(BINARY_SHA256, source)
@@ -90,7 +90,7 @@ def test_offline_the_second_address_is_not_asked(
     assert client.server.requests == []
 
 
-def test_two_addresses_that_fail_are_both_told(client: Client, released: Model) -> None:
+def test_two_addresses_that_fail_are_both_named(client: Client, released: Model) -> None:
     client.server.releases.clear()
     outcome = client.call(model=released)
     assert outcome.error == "DownloadError"
@@ -189,7 +189,9 @@ def test_processes_that_want_the_same_file_fetch_it_once(client: Client, release
     assert len(client.assets()) == len(client.server.downloads()) == 1
 
 
-def test_a_full_disk_is_told_and_the_second_address_leaves_no_file(client: Client, released: Model) -> None:
+def test_a_full_disk_is_reported_and_the_second_address_leaves_no_file(
+    client: Client, released: Model
+) -> None:
     pytest.importorskip("resource")
     outcome = client.call(model=released, file_limit=5000)
     assert outcome.error == "DownloadError"

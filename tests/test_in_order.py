@@ -59,7 +59,7 @@ def test_after_an_error_nothing_runs_that_has_not_begun() -> None:
     assert run == before
 
 
-def test_a_source_of_items_that_fails_is_told_after_the_tasks_have_ended() -> None:
+def test_an_error_of_the_source_of_items_is_raised_after_the_tasks_have_ended() -> None:
     ended: list[int] = []
 
     def items() -> Iterator[int]:

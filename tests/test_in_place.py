@@ -84,7 +84,7 @@ def test_an_output_below_the_inputs_is_left_out_of_a_pattern_too(run):
     assert sorted(read_files()) == ["a.png", "out/a.png"]
 
 
-def test_a_result_that_cannot_have_its_name_is_told_once(run):
+def test_a_result_that_cannot_have_its_name_is_named_once(run):
     for name in ("a.bmp", "a.png", "a.bmp.png"):
         save_photo(name)
     code, _, err = run(*IN_PLACE)

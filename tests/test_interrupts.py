@@ -87,12 +87,12 @@ def check_whole(output):
 )
 def test_an_interrupt_is_a_line_at_any_moment(folder, tmp_path, options, number, moments):
     code, err = interrupt(folder, tmp_path / "out", options, number, *moments)
-    told = [line for line in err.splitlines() if not line.startswith("mambair: using")]
+    printed = [line for line in err.splitlines() if not line.startswith("mambair: using")]
     if code == 0:  # it was faster
-        assert len(told) == 1
-        assert f"{IMAGES} done of {IMAGES} images" in told[0]
+        assert len(printed) == 1
+        assert f"{IMAGES} done of {IMAGES} images" in printed[0]
     else:
-        assert (code, told) == (130, ["mambair: interrupted"])
+        assert (code, printed) == (130, ["mambair: interrupted"])
     check_whole(tmp_path / "out")
 
 
@@ -108,8 +108,8 @@ def test_an_interrupt_is_a_line_at_any_moment(folder, tmp_path, options, number,
 def test_an_interrupt_amid_work_leaves_whole_results_alone(folder, tmp_path, options, number, moment):
     output = tmp_path / "out"
     code, err = interrupt(folder, output, options, number, moment)
-    told = [line for line in err.splitlines() if not line.startswith("mambair: using")]
-    assert (code, told) == (130, ["mambair: interrupted"])
+    printed = [line for line in err.splitlines() if not line.startswith("mambair: using")]
+    assert (code, printed) == (130, ["mambair: interrupted"])
     whole = check_whole(output)
     assert {path.suffix for path in output.glob(RESULTS)} <= {".png"}
     assert whole < IMAGES
@@ -118,7 +118,7 @@ def test_an_interrupt_amid_work_leaves_whole_results_alone(folder, tmp_path, opt
 
 
 @pytest.mark.parametrize("options", [[], ["--workers", "2"]])
-def test_a_closed_terminal_which_tells_it_twice_leaves_nothing_half_written(folder, tmp_path, options):
+def test_a_closed_terminal_which_sends_two_signals_leaves_nothing_half_written(folder, tmp_path, options):
     output = tmp_path / "out"
     code, err = interrupt(folder, output, options, signal.SIGHUP, HALF_WRITTEN, 0.0)
     assert code == 130

@@ -55,7 +55,7 @@ def test_each_image_has_a_name_of_its_own_or_is_refused(paths, format, output):
 
 
 @given(PATHS, ASKED)
-def test_beside_its_input_a_result_keeps_the_stem_and_adds_the_mark(path, format):
+def test_next_to_its_input_a_result_keeps_the_stem_and_adds_the_mark(path, format):
     (job,) = name_targets([Source(path)], None, "_denoised", format)
     assert job.target
     assert job.target.parent == path.parent
@@ -77,7 +77,7 @@ def test_standard_input_is_read_once():
         find_sources(["-", "-"])
 
 
-def test_nothing_is_beside_the_root():
+def test_nothing_is_next_to_the_root():
     root = Path(Path.cwd().anchor)
     with pytest.raises(UsageError, match="give -o a folder"):
         name_targets([Source(root / "a.png", root)], None, "_x4")

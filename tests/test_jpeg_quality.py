@@ -1,4 +1,4 @@
-"""The quality of a JPEG file is told from its tables, and a hint is given where it is low."""
+"""The quality of a JPEG file is read from its tables, and a hint is given where it is low."""
 
 import io
 

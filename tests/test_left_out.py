@@ -1,4 +1,4 @@
-"""What is left out of a run is told; what cannot have its name costs itself alone."""
+"""What is left out of a run is named; what cannot have its name costs itself alone."""
 
 import errno
 import json
@@ -42,14 +42,14 @@ def test_where_two_results_would_have_one_name_one_keeps_its_suffix(run):
         0,
         ["out/IMG_1.bmp.png", "out/IMG_1.png", "out/IMG_2.jpg"],
     )
-    beside = ["in/IMG_1.bmp_x4.png", "in/IMG_1_x4.png", "in/IMG_2_x4.jpg"]
-    assert run("upscale", "in/IMG_1.bmp", "in/IMG_1.png", "in/IMG_2.jpg", "-q")[:2] == (0, beside)
+    results = ["in/IMG_1.bmp_x4.png", "in/IMG_1_x4.png", "in/IMG_2_x4.jpg"]
+    assert run("upscale", "in/IMG_1.bmp", "in/IMG_1.png", "in/IMG_2.jpg", "-q")[:2] == (0, results)
     code, out, err = run("upscale", "in", "-o", "out2")  # names that keep a suffix are known as results
     assert (code, len(out)) == (0, 3)
     assert any("left out 3 images that are results" in line for line in err)
 
 
-def test_results_of_one_name_cost_themselves_alone_and_all_are_told(run):
+def test_results_of_one_name_cost_themselves_alone_and_all_are_named(run):
     for name in ("a/1.png", "b/1.png", "a/2.png", "b/2.png", "c/3.png"):
         save_photo(name)
     code, out, err = run("upscale", "a", "b", "c", "-o", "out", "--json")
@@ -164,7 +164,7 @@ def test_links_of_other_names_are_images_of_their_own(run):
     assert left_out.repeated == [Path("a.png")]
 
 
-def test_kinds_that_are_not_read_are_told_in_a_line_and_an_event(run):
+def test_kinds_that_are_not_read_are_named_in_a_line_and_an_event(run):
     save_photo("in/a.png")
     for name in ("raw.CR2", "raw2.cr2", "b.psd", "README", ".hidden.psd", "sub/c.dng", "skip/d.mp4"):
         Path("in", name).parent.mkdir(exist_ok=True)
@@ -201,7 +201,7 @@ def test_a_folder_of_nothing_that_is_read_says_what_it_holds(run):
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no named pipes")
-def test_pipes_in_folders_and_patterns_are_left_out_and_told(run):
+def test_pipes_in_folders_and_patterns_are_left_out_and_named(run):
     save_photo("in/a.png")
     os.mkfifo("in/z.png")
     for given in ("in", "in/*.png"):
@@ -245,7 +245,7 @@ def test_where_only_hidden_images_are_they_are_named(run):
     assert run("upscale", "in")[2] == []
 
 
-def test_linked_folders_are_left_out_and_told(run):
+def test_linked_folders_are_left_out_and_named(run):
     save_photo("in/a.png")
     save_photo("more/b.png")
     Path("in/loop").symlink_to("..")
@@ -302,7 +302,7 @@ def test_a_folder_may_be_called_like_a_file(run):
         (["a.png", "-o", "a.png/new/"], "a.png is no folder; choose another folder with -o"),
     ],
 )
-def test_what_names_tell_is_said_before_pytorch_is_loaded(tmp_path, arguments, says):
+def test_what_follows_from_names_is_said_before_pytorch_is_loaded(tmp_path, arguments, says):
     for name in ("a.png", "a_x4.png", "a_x2.png"):
         save_photo(tmp_path / name)
     (tmp_path / "link.png").symlink_to("gone.png")
@@ -343,7 +343,7 @@ def test_a_new_folder_that_cannot_be_made_is_said_to_be_so(run):
         ),
     ],
 )
-def test_a_level_without_effect_is_told(run, capsys, command, option, says):
+def test_a_level_without_effect_is_reported(run, capsys, command, option, says):
     save_photo("a.png", size=(24, 16))
     outputs = []
     for way in ([], ["--json", "--overwrite"], ["--dry-run", "--overwrite"]):
@@ -367,7 +367,7 @@ def test_a_level_without_effect_is_told(run, capsys, command, option, says):
         (["a.png", "c.jpg"], ["quality", "background"]),
     ],
 )
-def test_options_of_writing_without_effect_are_told(run, given, said):
+def test_options_of_writing_without_effect_are_reported(run, given, said):
     for name in ("a.png", "c.jpg"):
         save_photo(name)
     sentences = {
@@ -384,7 +384,7 @@ def test_options_of_writing_without_effect_are_told(run, given, said):
     assert run("upscale", *given, *options, "-q")[2] == []
 
 
-def test_a_level_that_no_model_is_made_for_is_told():
+def test_a_level_that_no_model_is_made_for_is_reported():
     from mambair_cli.cli.notices import explain_level
 
     assert explain_level("denoise", 15, "mambair-denoise-15") is None
@@ -392,7 +392,7 @@ def test_a_level_that_no_model_is_made_for_is_told():
     assert explain_level("denoise", 20, "mambair-denoise-25") == said
 
 
-def test_the_two_qualities_of_dejpeg_are_told_apart(run):
+def test_dejpeg_warns_of_a_quality_that_may_be_meant_for_the_inputs(run):
     save_photo("a.jpg")
     trap = (
         "mambair: warning: --quality 20 is the quality of the results; "
@@ -405,7 +405,7 @@ def test_the_two_qualities_of_dejpeg_are_told_apart(run):
     assert trap not in run("denoise", "b.jpg", "--quality", "20")[2]
 
 
-def test_the_built_in_model_is_told_in_a_short_line_unless_it_was_asked_for(run, capsys):
+def test_the_built_in_model_is_named_in_a_short_line_unless_it_was_asked_for(run, capsys):
     save_photo("a.png", size=(40, 40))
     assert main(["upscale", "a.png"]) == 0
     choice = "mambair: using tiny-x4 or tiny-real-x4 on cpu, by a look at each image"
@@ -421,7 +421,7 @@ def test_the_built_in_model_is_told_in_a_short_line_unless_it_was_asked_for(run,
     assert capsys.readouterr()[1].splitlines() == ["mambair: using tiny-x4 on cpu"]
 
 
-def test_a_model_that_does_not_fit_is_told_before_a_result_that_exists(run, capsys):
+def test_a_model_that_does_not_fit_is_reported_before_a_result_that_exists(run, capsys):
     save_photo("a.png")
     save_photo("a_x4.png")
     assert main(["upscale", "a.png", "--model", "tiny-denoise"]) == 3

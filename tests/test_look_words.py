@@ -58,7 +58,7 @@ def explain_denoise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyt
         ),
     ],
 )
-def test_little_noise_is_told_as_it_was_seen_and_nothing_is_promised(seen: Look, words: str) -> None:
+def test_little_noise_is_described_as_it_was_seen_and_nothing_is_promised(seen: Look, words: str) -> None:
     need = find_need(seen, None)
     assert need.kind == "clean"
     assert explain_look("denoise", need, MODEL) == words
@@ -88,7 +88,7 @@ def test_inspect_names_for_white_noise_the_model_that_denoise_takes(explain_deno
 
 
 @pytest.mark.parametrize(
-    ("seen", "quality", "is_told"),
+    ("seen", "quality", "is_named"),
     [
         (look(0.5, quality=60), 60, True),
         (look(1.5, quality=60), None, True),
@@ -103,11 +103,11 @@ def test_inspect_names_for_white_noise_the_model_that_denoise_takes(explain_deno
     ],
 )
 def test_dejpeg_is_named_where_compression_alone_was_seen(
-    seen: Look | None, quality: int | None, is_told: bool, explain_denoise
+    seen: Look | None, quality: int | None, is_named: bool, explain_denoise
 ) -> None:
     need = find_need(seen, quality)
-    assert (BETTER_FOR_JPEG in (explain_look("denoise", need, MODEL) or "")) == is_told
-    assert (BETTER_FOR_JPEG in explain_denoise(seen, quality)) == is_told
+    assert (BETTER_FOR_JPEG in (explain_look("denoise", need, MODEL) or "")) == is_named
+    assert (BETTER_FOR_JPEG in explain_denoise(seen, quality)) == is_named
     assert BETTER_FOR_JPEG not in (explain_look("upscale", need, "tiny-real-x4") or "")
     assert BETTER_FOR_JPEG not in (explain_look("denoise", need, MODEL, of_clip=True) or "")
 

@@ -138,10 +138,11 @@ def test_what_cannot_be_converted_is_named() -> None:
 
 
 @pytest.mark.parametrize(
-    ("more", "told"), [((), True), (("--strip",), False), (("-o", "out.gif", "--background", "white"), False)]
+    ("more", "is_reported"),
+    [((), True), (("--strip",), False), (("-o", "out.gif", "--background", "white"), False)],
 )
-def test_what_does_not_fit_a_turned_and_enlarged_picture_is_told_once(
-    more: tuple[str, ...], told: bool, run: Any, weights: Path
+def test_what_does_not_fit_a_turned_and_enlarged_picture_is_reported_once(
+    more: tuple[str, ...], is_reported: bool, run: Any, weights: Path
 ) -> None:
     xmp = b'<x GPano:FullPanoWidthPixels="64" Camera:VignettingCenter="3,4"/>'
     pixels = np.full((HEIGHT, WIDTH, 3), 90, np.uint8)
@@ -153,7 +154,7 @@ def test_what_does_not_fit_a_turned_and_enlarged_picture_is_told_once(
     (warnings,) = [event["warnings"] for event in map(json.loads, out) if event["event"] == "done"]
     sentences = [sentence for sentence in warnings if sentence.startswith(UNMOVED)]
     names = "GPano:FullPanoWidthPixels and Camera:VignettingCenter"
-    assert sentences == ([UNMOVED + names] if told else [])
+    assert sentences == ([UNMOVED + names] if is_reported else [])
 
 
 def test_a_resolution_of_another_type_stays_and_is_named() -> None:
@@ -167,7 +168,7 @@ def test_a_resolution_of_another_type_stays_and_is_named() -> None:
     assert move_exif_measures(b"II*\0", DOUBLE) == b"II*\0"
 
 
-def test_a_resolution_beside_an_undefined_one_is_scaled_and_named_where_it_cannot_be_turned() -> None:
+def test_a_resolution_with_an_undefined_one_is_scaled_and_named_where_it_cannot_be_turned() -> None:
     block = exif_of()
     order = "<" if block[:2] == b"II" else ">"
     block = block.replace(struct.pack(f"{order}2I", 1000, 1), bytes(8))

@@ -78,7 +78,7 @@ LAYOUTS: dict[str, dict[str, Any]] = {
     ("arguments", "size"),
     [(["-s", "2"], (40, 60)), (["-s", "2.5"], (50, 75)), (["--width", "45"], (30, 45)), (None, (20, 30))],
 )
-def test_ome_tells_the_sizes_of_the_result(
+def test_ome_has_the_sizes_of_the_result(
     run: Any, layout: str, arguments: list[str] | None, size: tuple[int, int], caplog: Any
 ) -> None:
     tifffile.imwrite("in.ome.tif", STACK, metadata=OME | CHANNELS, **LAYOUTS[layout])
@@ -98,7 +98,7 @@ def test_ome_tells_the_sizes_of_the_result(
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32, np.float64])
-def test_ome_tells_the_type_of_the_result(run: Any, dtype: Any) -> None:
+def test_ome_has_the_type_of_the_result(run: Any, dtype: Any) -> None:
     tifffile.imwrite("in.ome.tif", noise(20, 30, dtype=dtype), metadata={"axes": "YX"})
     for depth, name in ((None, None), ("8", "uint8"), ("16", "uint16")):
         run("upscale", "x2", "in.ome.tif", "-o", "out.ome.tif", *(["--depth", depth] if depth else []))
@@ -117,7 +117,7 @@ def test_ome_that_does_not_fit_is_left_out_with_a_line(run: Any) -> None:
     assert "left out" not in run("upscale", "x2", "in.ome.tif", "-o", "out.tif")
 
 
-def test_ome_beside_smaller_copies_stays_if_the_pages_keep_their_numbers(run: Any) -> None:
+def test_ome_with_smaller_copies_stays_if_the_pages_keep_their_numbers(run: Any) -> None:
     page = noise(20, 30)
     tifffile.imwrite("plain.ome.tif", page, metadata={"axes": "YX"})
     description = read("plain.ome.tif")[2].encode()
@@ -189,7 +189,7 @@ def test_ome_of_another_kind_of_file_does_not_fit() -> None:
 
 
 @given(st.binary(max_size=20), st.integers(0, len(XML)), st.integers(0, 20))
-def test_broken_ome_is_left_out_or_tells_of_the_result(inserted: bytes, at: int, removed: int) -> None:
+def test_broken_ome_is_left_out_or_describes_the_result(inserted: bytes, at: int, removed: int) -> None:
     broken = XML[:at] + inserted + XML[at + removed :]
     misfit = find_misfit(broken, 30, 20, 1, 2)
     if misfit is None:
@@ -265,10 +265,10 @@ def test_the_shape_that_tifffile_notes_is_that_of_the_result(
 
 def test_a_shape_in_planes_is_not_kept_for_whole_pixels(run: Any, caplog: Any) -> None:
     planes = noise(3, 20, 30)
-    for about, is_told in (({}, False), ({"axes": "CYX"}, True)):
+    for about, is_reported in (({}, False), ({"axes": "CYX"}, True)):
         tifffile.imwrite("in.tif", planes, photometric="rgb", planarconfig="separate", metadata=about)
         err = run("upscale", "x2", "in.tif", "-o", "out.tif")
-        assert ("shape note does not fit" in err) == is_told
+        assert ("shape note does not fit" in err) == is_reported
         _, samples, description = read("out.tif", caplog)
         assert (samples.shape, description) == ((40, 60, 3), "")
 
@@ -337,7 +337,7 @@ def test_a_ratio_of_pixels_is_kept_where_a_format_has_room(
         assert "room" not in run(*command, "in", "-o", f"out.{suffix}", "--strip")
 
 
-def test_a_measured_resolution_that_has_no_room_is_told(run: Any) -> None:
+def test_a_measured_resolution_that_has_no_room_is_reported(run: Any) -> None:
     tifffile.imwrite("in.tif", noise(20, 30), resolution=(50800, 50800), resolutionunit="INCH")
     assert "room" not in run("upscale", "x2", "in.tif", "-o", "out.png")
     assert "room" not in run("denoise", "same", "in.tif", "-o", "out.jpg")
@@ -349,7 +349,7 @@ def test_a_measured_resolution_that_has_no_room_is_told(run: Any) -> None:
         assert image.info["jfif_unit"] == 0
 
 
-def test_exif_and_xmp_tell_a_measured_resolution(run: Any) -> None:
+def test_exif_and_xmp_have_a_measured_resolution(run: Any) -> None:
     exif = Image.Exif()
     exif[X_RESOLUTION], exif[Y_RESOLUTION], exif[UNIT] = 20000.0, 20000.0, 2
     xmp = b'<x tiff:XResolution="200000000/10000" tiff:YResolution = "20000/1"/>'

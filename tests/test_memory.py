@@ -1,4 +1,4 @@
-"""Memory that runs out: told from other errors, and put into a line with a code of its own."""
+"""Memory that runs out: distinguished from other errors, and put into a line with a code of its own."""
 
 import errno
 import json

@@ -82,7 +82,7 @@ def test_metadata_survives_from_every_format_to_every_format(source: str, target
         assert len(after.exif) == len(before.exif)
 
 
-def test_xmp_tells_the_size_of_the_result_and_has_no_thumbnail() -> None:
+def test_xmp_has_the_size_of_the_result_and_no_thumbnail() -> None:
     xmp = (
         b'<rdf:Description tiff:ImageWidth="7" tiff:ImageLength = "5" tiff:Orientation="8" dc:id="7">'
         b"<exif:PixelXDimension>7</exif:PixelXDimension><exif:PixelYDimension> 5</exif:PixelYDimension>"

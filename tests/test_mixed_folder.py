@@ -34,10 +34,10 @@ def test_the_model_is_the_one_that_a_careful_person_would_choose(needs: dict[str
     assert len(FILES) - len(disagreed) >= FEWEST_AGREED, disagreed
 
 
-def test_a_sigma_is_told_where_a_person_would_tell_one(needs: dict[str, Need]) -> None:
-    told = {name: need.sigma for name, need in needs.items() if need.sigma is not None}
+def test_a_sigma_is_estimated_where_a_person_would_give_one(needs: dict[str, Need]) -> None:
+    estimated = {name: need.sigma for name, need in needs.items() if need.sigma is not None}
     wanted = {file.name: file.sigma for file in FILES if file.sigma is not None}
-    assert told == pytest.approx(wanted, rel=0.25)
+    assert estimated == pytest.approx(wanted, rel=0.25)
 
 
 def test_what_was_enlarged_before_is_said_to_be_so(needs: dict[str, Need]) -> None:

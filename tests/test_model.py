@@ -338,7 +338,7 @@ def test_seed_is_nothing_to_networks_that_draw_nothing(name):
 
 @pytest.mark.parametrize("name", CONFIGS)
 @pytest.mark.parametrize(
-    ("shape", "dtype", "told"),
+    ("shape", "dtype", "received"),
     [
         ((1, 1, 8, 8), torch.float32, r"\(1, 1, 8, 8\) float32"),
         ((3, 8, 8), torch.float32, r"\(3, 8, 8\) float32"),
@@ -347,9 +347,11 @@ def test_seed_is_nothing_to_networks_that_draw_nothing(name):
         ((1, 3, 8, 8), torch.uint8, r"\(1, 3, 8, 8\) uint8"),
     ],
 )
-def test_what_is_no_batch_of_images_is_refused(name, shape, dtype, told):
+def test_what_is_no_batch_of_images_is_refused(name, shape, dtype, received):
     net = build(replace(CONFIGS[name], in_chans=3))
-    with pytest.raises(ValueError, match=rf"takes images \(b, 3, h, w\) of floats in \[0, 1\], not {told}"):
+    with pytest.raises(
+        ValueError, match=rf"takes images \(b, 3, h, w\) of floats in \[0, 1\], not {received}"
+    ):
         net(torch.zeros(shape, dtype=dtype))
 
 

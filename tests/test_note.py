@@ -50,7 +50,7 @@ def test_every_format_with_room_holds_the_note(photo: str, suffix: str, capsys) 
     assert "made by:     tool mambair" in capsys.readouterr().out
 
 
-def test_a_format_without_room_is_told(photo: str, capsys) -> None:
+def test_a_format_without_room_is_named(photo: str, capsys) -> None:
     assert main(["upscale", photo, "-s", "2", "-o", "out.gif", "--note", *LOCAL]) == 0
     assert "gif has no room for the note of what made it; png has" in capsys.readouterr().err
     assert inspect("out.gif", capsys)["note"] is None
@@ -110,7 +110,7 @@ def test_a_note_is_metadata_and_strip_leaves_none(photo: str, capsys) -> None:
         b'<rdf:Description xmlns:mambair="urn:mambair:1.0:">%b<dc:a/></rdf:Description>',
     ],
 )
-def test_what_other_programs_have_put_beside_a_note_stays(made: bytes) -> None:
+def test_what_other_programs_have_put_next_to_a_note_stays(made: bytes) -> None:
     note = b"<mambair:made>{}</mambair:made>" if b">%b" in made else b' mambair:made="{}"'
     packet = b"<rdf:RDF>" + made % note + b"</rdf:RDF>"
     noted = add_note(packet, {"version": "1"})

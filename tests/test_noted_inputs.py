@@ -85,7 +85,7 @@ def test_folders_and_files_are_held_apart_too(resume: Resume) -> None:
     assert resume("b/x.bmp", "-o", "one.png")[2] == clash("a/x.bmp", "b/x.bmp", "one.png")
 
 
-def test_of_two_parts_of_a_list_at_once_one_is_told(resume: Resume) -> None:
+def test_two_parts_of_a_list_at_once_leave_one_result_and_one_error(resume: Resume) -> None:
     save_alike("a/x.bmp", "b/x.bmp")
     command = ["-m", "mambair_cli", "denoise", "-o", "out/", "--weights", "same.safetensors", "--resume"]
     names = ["a/x.bmp", "b/x.bmp"]
@@ -183,7 +183,7 @@ def test_lines_of_earlier_versions_go_on_as_they_did(resume: Resume) -> None:
     assert json.loads(journal.read_text().splitlines()[-1])["input"] == "../b/x.bmp"
 
 
-def test_a_result_is_no_input_only_beside_the_input_that_it_was_made_of(resume: Resume) -> None:
+def test_a_result_is_no_input_only_next_to_the_input_that_it_was_made_of(resume: Resume) -> None:
     save_alike("in/a.bmp", "in/b.bmp")
     resume("in/a.bmp", "-o", "in/")
     later = resume("in/b.bmp", "in/a.png", "-o", "in/")[1]

@@ -49,7 +49,7 @@ def slow(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("options", [[], ["--workers", "2"]])
-def test_a_slower_way_is_a_line_and_told_once(slow, options):
+def test_a_slower_way_is_a_line_and_printed_once(slow, options):
     with slow("denoise", "a.png", "b.png", "-o", "out", "--offline", *options) as process:
         out, err = process.communicate(timeout=120)
     assert process.returncode == 0
@@ -78,7 +78,7 @@ def test_a_server_says_it_in_a_line(slow):
 
 
 @pytest.mark.filterwarnings("default")
-def test_what_another_machine_has_to_say_comes_with_its_results_and_is_told_once(tmp_path, monkeypatch):
+def test_notices_of_another_machine_come_with_its_results_and_are_printed_once(tmp_path, monkeypatch):
     open_rows = Restorer.open_rows
 
     def warn_and_restore(self, *arguments):
@@ -90,8 +90,8 @@ def test_what_another_machine_has_to_say_comes_with_its_results_and_is_told_once
     weights = Path(save_identity(tmp_path / "same.safetensors"))
     settings = RestoreSettings(Asked("denoise"), device="cpu")
     worker = RayWorker(settings, weights.read_bytes(), weights.name, 1, str(tmp_path))
-    told = []
-    notices = NodeNotices(told.append)
+    printed = []
+    notices = NodeNotices(printed.append)
     for name in ("b.png", "c.png"):
         job = Job(Source(tmp_path / "a.png"), tmp_path / name)
         done = worker.perform(PreparedJob(job))
@@ -99,14 +99,14 @@ def test_what_another_machine_has_to_say_comes_with_its_results_and_is_told_once
         assert done.outcome.error is None
         notices.show("10.0.0.2", done.outcome.remarks)
     worker.close()
-    assert told == ["on the node 10.0.0.2: the slower way is taken"]
+    assert printed == ["on the node 10.0.0.2: the slower way is taken"]
 
 
 @pytest.mark.filterwarnings("default")
-def test_other_warnings_are_named_for_what_they_are_and_told_once():
-    told = []
-    with telling(told.append):
+def test_other_warnings_are_named_for_what_they_are_and_printed_once():
+    printed = []
+    with telling(printed.append):
         for _ in range(2):
             warnings.warn("it is\n  slow", SlowerWarning, stacklevel=1)
             warnings.warn("it is old", RuntimeWarning, stacklevel=1)
-    assert told == ["it is slow", "RuntimeWarning: it is old"]
+    assert printed == ["it is slow", "RuntimeWarning: it is old"]

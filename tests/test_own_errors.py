@@ -1,4 +1,4 @@
-"""Errors of a block that writes a file: those of the file are told as that, and others stay as they are."""
+"""Errors of a block that writes a file: those of the file are reported as such, others stay as they are."""
 
 import errno
 import io
@@ -97,7 +97,7 @@ WAYS_TO_WRITE: dict[str, Callable[[BinaryIO], object]] = {
 
 @pytest.mark.parametrize("way", WAYS_TO_WRITE)
 @pytest.mark.parametrize("place", [way for way in WAYS_TO_OPEN if way != "result in memory"])
-def test_an_error_of_writing_is_told_as_one_of_the_file(way: str, place: str, tmp_path: Path) -> None:
+def test_an_error_of_writing_is_reported_as_one_of_the_file(way: str, place: str, tmp_path: Path) -> None:
     def write() -> None:
         with WAYS_TO_OPEN[place](tmp_path) as file:
             WAYS_TO_WRITE[way](file)
@@ -108,7 +108,7 @@ def test_an_error_of_writing_is_told_as_one_of_the_file(way: str, place: str, tm
     assert not (tmp_path / "out.bin").exists()
 
 
-def test_a_full_device_is_told() -> None:
+def test_a_full_device_is_reported() -> None:
     def write() -> None:
         with open_stream(Path("/dev/full")) as file:
             file.write(b"all")

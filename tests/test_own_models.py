@@ -172,7 +172,9 @@ def test_a_name_that_is_taken_or_not_plain_is_refused(
     assert settings.read_bytes() == before
 
 
-def test_a_task_is_asked_for_only_where_tensors_do_not_tell(run: Run, settings: Path, weights: Path) -> None:
+def test_a_task_is_asked_for_only_where_it_does_not_follow_from_tensors(
+    run: Run, settings: Path, weights: Path
+) -> None:
     same, x2 = weights / "same.safetensors", weights / "x2.safetensors"
     code, _, err = run("models", "add", "film", same)
     assert code == 2
@@ -184,9 +186,9 @@ def test_a_task_is_asked_for_only_where_tensors_do_not_tell(run: Run, settings: 
     assert not settings.exists()
     assert run("models", "add", "film", x2, "--task", "upscale")[0] == 0
     assert run("models", "add", "grain", same, "--task", "denoise", "--level", "15")[0] == 0
-    told = save_identity(Path("told.safetensors"), task="dejpeg")
-    assert run("models", "add", "blocks", told, "--task", "denoise")[0] == 2
-    assert run("models", "add", "blocks", told)[0] == 0
+    labelled = save_identity(Path("labelled.safetensors"), task="dejpeg")
+    assert run("models", "add", "blocks", labelled, "--task", "denoise")[0] == 2
+    assert run("models", "add", "blocks", labelled)[0] == 0
     facts = [(model.name, model.task, model.scale, model.level) for model in load_own_models()]
     assert facts == [("film", "upscale", 2, None), ("grain", "denoise", 1, 15), ("blocks", "dejpeg", 1, None)]
 
@@ -264,7 +266,7 @@ def test_a_server_takes_the_name_and_notices_another_file(run: Run, settings: Pa
         ("\udc00", "codec can't decode"),
     ],
 )
-def test_a_damaged_file_is_told_and_stops_only_what_needs_it(
+def test_a_damaged_file_is_named_and_stops_only_what_needs_it(
     run: Run, settings: Path, weights: Path, text: str, words: str
 ) -> None:
     settings.parent.mkdir(parents=True)
@@ -320,7 +322,7 @@ def test_commands_at_the_same_time_lose_no_model(settings: Path, weights: Path) 
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")
-def test_settings_that_cannot_be_written_are_told(run: Run, settings: Path, weights: Path) -> None:
+def test_settings_that_cannot_be_written_are_named(run: Run, settings: Path, weights: Path) -> None:
     settings.parent.mkdir(parents=True)
     settings.parent.chmod(0o500)
     code, _, err = run("models", "add", "film", weights / "x2.safetensors")
@@ -328,7 +330,7 @@ def test_settings_that_cannot_be_written_are_told(run: Run, settings: Path, weig
     assert "cannot write the file of your own models" in err
 
 
-def test_a_folder_in_place_of_the_file_is_told(run: Run, settings: Path, weights: Path) -> None:
+def test_a_folder_in_place_of_the_file_is_named(run: Run, settings: Path, weights: Path) -> None:
     settings.mkdir(parents=True)
     code, _, err = run("models", "add", "film", weights / "x2.safetensors")
     assert (code, err.count("\n")) == (3, 1)
@@ -399,6 +401,6 @@ def test_the_catalogue_itself_knows_no_sources() -> None:
     assert isinstance(find_model("film", [own]), Model)
 
 
-def test_an_error_of_another_file_is_not_told_as_one_of_the_users_file(settings: Path) -> None:
+def test_an_error_of_another_file_is_not_reported_as_one_of_the_users_file(settings: Path) -> None:
     with pytest.raises(FileNotFoundError), own_models._changing():
         Path("missing.safetensors").read_bytes()

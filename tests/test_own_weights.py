@@ -186,7 +186,7 @@ def test_training_begins_with_a_source(place: Place) -> None:
         ("ftp://example.com/a.pth", 2, "no checkpoints come from there"),
     ],
 )
-def test_what_is_not_there_is_told_in_a_line(place: Place, source: str, exit_code: int, words: str) -> None:
+def test_what_is_not_there_is_named_in_a_line(place: Place, source: str, exit_code: int, words: str) -> None:
     code, out, err = place.run("upscale", "in.png", "--weights", source)
     assert (code, out, len(err)) == (exit_code, [], 1)
     assert words in err[0]
@@ -286,7 +286,7 @@ def test_queries_of_one_address_are_different_files(place: Place) -> None:
     assert len({first, second, mirror._place_of("https://h/get/f.pth")}) == 3
 
 
-def test_a_page_or_a_missing_file_at_an_address_is_told(place: Place) -> None:
+def test_a_page_or_a_missing_file_at_an_address_is_recognised(place: Place) -> None:
     place.server.releases["/files/page.pth"] = b"<html>log in first</html>"
     code, _, err = place.run("upscale", "in.png", "--weights", f"{place.server.release_host}/files/page.pth")
     assert (code, len(err)) == (3, 1)
@@ -311,9 +311,9 @@ class _Elsewhere(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_HEAD(self) -> None:
-        is_told = self.path == "/told.pth"
-        self.send_response(200 if is_told else 405)
-        self.send_header("Content-Length", "600" if is_told else "0")
+        has_size = self.path == "/sized.pth"
+        self.send_response(200 if has_size else 405)
+        self.send_header("Content-Length", "600" if has_size else "0")
         self.end_headers()
 
     def do_GET(self) -> None:
@@ -329,7 +329,7 @@ class _Elsewhere(BaseHTTPRequestHandler):
         self.send_header("Connection", "close")
         self.end_headers()
         self.close_connection = True
-        content = {"/small.pth": b"\0" * 500, "/told.pth": b"\0" * 500, **_half_checkpoints()}
+        content = {"/small.pth": b"\0" * 500, "/sized.pth": b"\0" * 500, **_half_checkpoints()}
         self.wfile.write(content.get(self.path, b"\0" * 2_000_000))
 
     def log_message(self, format: str, *args: object) -> None:
@@ -371,14 +371,14 @@ def test_a_download_that_leaves_tls_or_is_too_large_stops(elsewhere: str, file: 
     assert get_session().event_hooks == before
 
 
-def test_a_server_that_tells_nothing_before_it_sends_is_no_obstacle(elsewhere: str) -> None:
+def test_a_server_that_says_nothing_before_it_sends_is_no_obstacle(elsewhere: str) -> None:
     path = mirror.download(f"{elsewhere}/small.pth")
     assert path.read_bytes() == b"\0" * 500
     assert mirror.find(f"{elsewhere}/small.pth") == path
     assert mirror.find(f"{elsewhere}/small.pth", "0" * 64) is None
 
 
-@pytest.mark.parametrize("file", ["told.pth", "cut.safetensors", "cut.pth"])
+@pytest.mark.parametrize("file", ["sized.pth", "cut.safetensors", "cut.pth"])
 def test_a_download_that_ends_too_early_is_not_kept(elsewhere: str, file: str) -> None:
     with pytest.raises(DownloadError, match=r"of size 600 but has size 500|it ends too early, or is damaged"):
         mirror.download(f"{elsewhere}/{file}")

@@ -88,7 +88,7 @@ def test_a_link_that_a_pattern_names_is_followed_and_comes_last() -> None:
     assert choice.left_out.repeated == [Path("0/y.png")]
 
 
-def test_what_a_pattern_leaves_out_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_a_pattern_leaves_out_is_named_once(capsys: pytest.CaptureFixture[str]) -> None:
     save_photo("in/a.png")
     save_photo("in/b.jpg")
     Path("in/one").symlink_to(".")
@@ -167,7 +167,7 @@ def test_brackets_that_names_have_choose_them(pattern: str, found: list[str], op
         (["none*.png"], "no file matches the pattern: none*.png; check it"),
     ],
 )
-def test_a_pattern_without_a_match_is_told_with_what_would_work(
+def test_a_pattern_without_a_match_is_refused_with_what_would_work(
     arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["upscale", *arguments]) == 2
@@ -176,7 +176,7 @@ def test_a_pattern_without_a_match_is_told_with_what_would_work(
     assert len(err.splitlines()) == 1
 
 
-def test_braces_of_a_choice_without_a_match_are_told() -> None:
+def test_braces_of_a_choice_without_a_match_are_explained() -> None:
     choice = FileFilter(exclude=("*.{jpg,gif}",))
     find_sources(["a"], choice)
     assert list(choice.remarks()) == [

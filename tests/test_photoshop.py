@@ -1,4 +1,4 @@
-"""What Photoshop stores beside IPTC in JPEG and TIFF files: captions are kept, old thumbnails are not."""
+"""What else than IPTC Photoshop stores in JPEG and TIFF files: captions are kept, old thumbnails are not."""
 
 import io
 import struct

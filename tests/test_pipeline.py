@@ -71,11 +71,11 @@ def record(weights, **options):
     return restorer.by(recorder), recorder
 
 
-def run(restorer, fail_fast=False, **told):
+def run(restorer, fail_fast=False, **callbacks):
     jobs = name_targets(find_sources(["photos"]), "out", "_x2")
 
     def perform(prepared, is_stopped):
-        return Pipeline(prepared, is_stopped, restorer, **told).outcomes()
+        return Pipeline(prepared, is_stopped, restorer, **callbacks).outcomes()
 
     policy = RunPolicy(fail_fast=fail_fast)
     return run_jobs(jobs, WriteOptions(), policy, Fingerprint.of(restorer), perform)
@@ -318,15 +318,15 @@ def test_a_run_that_nobody_follows_to_its_end_leaves_nothing_half_done(weights, 
     assert 1 <= len(names[1:]) < 5
 
 
-def test_after_a_failure_a_run_that_fails_fast_tells_of_all_that_it_has_written(weights):
+def test_after_a_failure_a_run_that_fails_fast_reports_all_that_it_has_written(weights):
     for index in range(30):
         save(f"{index:02}", 100, 110, seed=index)
     Path("photos/03.png").write_text("no picture")
     restorer, _ = record(weights)
     outcomes = list(run(restorer, fail_fast=True))
-    told = sorted(_name_of_outcome(outcome) for outcome in outcomes if outcome.error is None)
-    assert told == sorted(path.name for path in Path("out").glob("*.png"))
-    assert 3 <= len(told) < 10
+    reported = sorted(_name_of_outcome(outcome) for outcome in outcomes if outcome.error is None)
+    assert reported == sorted(path.name for path in Path("out").glob("*.png"))
+    assert 3 <= len(reported) < 10
 
 
 def test_a_bug_in_another_thread_is_raised_here(weights, monkeypatch):

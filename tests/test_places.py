@@ -146,7 +146,7 @@ def test_regions_that_were_written_for_the_upright_picture_stay() -> None:
     assert read_numbers(moved, *names) == read_numbers(xmp, *names)
 
 
-def test_a_diameter_grows_and_a_place_beyond_what_exif_can_tell_goes() -> None:
+def test_a_diameter_grows_and_a_place_beyond_what_exif_can_hold_goes() -> None:
     block = exif_of(1, (*MIDDLE, 10))
     grown = move_exif_places(block, Move(1, (WIDTH, HEIGHT), (2 * WIDTH, 2 * HEIGHT)))
     assert read_exif(grown) == ((32, 16, 20), (32, 16))

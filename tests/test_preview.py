@@ -235,7 +235,7 @@ def test_an_image_that_is_not_kept_in_memory_gives_the_same_page(restore, monkey
     assert Path("a.html").read_bytes() == Path("b.html").read_bytes()
 
 
-def test_an_event_tells_what_was_shown(run, weights):
+def test_an_event_says_what_was_shown(run, weights):
     save("in.png", smooth(80, 100))
     code, out, _ = run(
         *("upscale", "in.png", "--region", "10,20,40,30", "--json", "--strength", 0.5),

@@ -40,9 +40,9 @@ def seen(data: bytes) -> Any:
     """Return the pixels per inch of a file, as Pillow reads them."""
     with Image.open(io.BytesIO(data)) as image:
         if image.format in ("WEBP", "AVIF"):
-            told = in_exif(data)
-            assert told is not None
-            return tuple(side * {2: 1, 3: 2.54}[told[2]] for side in told[:2])
+            resolution = in_exif(data)
+            assert resolution is not None
+            return tuple(side * {2: 1, 3: 2.54}[resolution[2]] for side in resolution[:2])
         return image.info.get("dpi")
 
 
@@ -111,9 +111,9 @@ def test_of_two_resolutions_the_one_outside_exif_counts_and_both_stay_where_ther
                 assert in_exif(data) == (72, 72, 2)
 
 
-@pytest.mark.parametrize(("in_exif", "is_told"), [(200, True), (72, False), (299.9, False)])
-def test_a_second_resolution_that_is_left_out_is_told(
-    run: Any, weights: Path, in_exif: float, is_told: bool
+@pytest.mark.parametrize(("in_exif", "is_reported"), [(200, True), (72, False), (299.9, False)])
+def test_a_second_resolution_that_is_left_out_is_reported(
+    run: Any, weights: Path, in_exif: float, is_reported: bool
 ) -> None:
     Path("in.jpg").write_bytes(encode(PIXELS, "jpeg", dpi=(300, 300), exif=exif_with(in_exif, in_exif)))
     for suffix, has_one in (("tif", True), ("webp", True), ("avif", True), ("png", False), ("jpg", False)):
@@ -122,8 +122,8 @@ def test_a_second_resolution_that_is_left_out_is_told(
         )
         assert code == 0
         sentence = "left out: the resolution of its EXIF, 200×200 pixels per inch; 300×300 stays"
-        assert (sentence in err) == (is_told and has_one)
-        assert ("resolution" in err) == (is_told and has_one)
+        assert (sentence in err) == (is_reported and has_one)
+        assert ("resolution" in err) == (is_reported and has_one)
 
 
 def in_centimetres(count: int) -> bytes:
@@ -170,7 +170,7 @@ def test_pcx_keeps_its_resolution_but_no_size_of_a_screen() -> None:
         assert read_picture(data[:12] + struct.pack("<2H", *numbers) + data[16:]).dpi == dpi
 
 
-def test_broken_exif_tells_no_resolution_and_stays() -> None:
+def test_broken_exif_gives_no_resolution_and_stays() -> None:
     for broken in (b"", b"II*\0", exif_block(), exif_with(0, 0)[:40]):
         assert read_exif_resolution(broken) is None
     assert set_exif_resolution(b"II*\0", (300, 300)) == b"II*\0"

@@ -78,7 +78,7 @@ def test_what_contradicts_itself_is_one_line(run, arguments, words):
     assert words in err
 
 
-def test_a_dry_run_tells_the_same_model(run):
+def test_a_dry_run_names_the_same_model(run):
     code, out, _ = run(
         "upscale", "in.png", "-s", 2, "--real", "--offline", "--device", "cpu", "--dry-run", "--json"
     )

@@ -122,7 +122,7 @@ def test_pictures_in_gray_and_with_alpha_have_a_field_too(run, tmp_path):
     ]
 
 
-def test_a_field_that_the_crop_cuts_off_is_told(run, tmp_path, monkeypatch):
+def test_a_field_that_the_crop_cuts_off_is_reported(run, tmp_path, monkeypatch):
     noise(tmp_path / "in" / "a.png", 20, 20)
     weights = save_random(tmp_path / "net.safetensors", CONFIGS["v1 ×2"])
     command = ["evaluate", "in", "--inputs", "in", "--task", "upscale", "-s", 2, "--weights", weights]

@@ -406,7 +406,7 @@ def test_a_restorer_fits_tiles_to_its_network(tmp_path, monkeypatch):
     assert restorer.plan(300, 500) == tile_cost.fit_tiles(300, 500, 16, restorer.info.config)
 
 
-def test_results_tell_what_their_tiles_were_fitted_by():
+def test_results_say_what_their_tiles_were_fitted_by():
     fitted, squares = (choose_tiles(tile, None, "cuda", "MambaIR", CLASSIC) for tile in (None, 256))
     assert fitted.computing["fit"] == tile_cost.digest_costs()
     assert squares.computing["fit"] is None
@@ -430,7 +430,7 @@ def test_results_tell_what_their_tiles_were_fitted_by():
         (cuda_scan, "LEAST_CHUNK", 128),
     ],
 )
-def test_tiles_that_are_fitted_by_other_costs_are_told_apart(monkeypatch, module, name, value):
+def test_tiles_that_are_fitted_by_other_costs_have_another_digest(monkeypatch, module, name, value):
     before = tile_cost.digest_costs()
     assert tile_cost.digest_costs() == before
     monkeypatch.setattr(module, name, value)

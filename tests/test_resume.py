@@ -249,7 +249,7 @@ def test_of_two_lines_that_of_a_copied_file_counts(tmp_path):
         assert Record(tmp_path).entries["a.png"] == entry
 
 
-def test_results_beside_their_inputs_are_known_too(run):
+def test_results_next_to_their_inputs_are_known_too(run):
     os.chdir("photos")
     inputs = ("a.png", "b.png", "--resume")
     arguments = ["--weights", "../same.safetensors", "--json", "-q"]
@@ -283,17 +283,17 @@ def test_a_run_waits_for_another_that_writes_the_same_results(run):
 
 
 def test_a_run_that_waits_says_so_once(tmp_path):
-    told = []
+    notices = []
     first = Journal(tmp_path, [tmp_path / "a.png"])
     threading.Timer(0.6, first.close).start()
-    Journal(tmp_path, [tmp_path / "b.png", tmp_path / "a.png"], told.append).close()
-    assert told == [f"another run is writing the same results into {tmp_path}; waiting for it to end"]
+    Journal(tmp_path, [tmp_path / "b.png", tmp_path / "a.png"], notices.append).close()
+    assert notices == [f"another run is writing the same results into {tmp_path}; waiting for it to end"]
 
 
 def test_runs_that_write_different_results_do_so_side_by_side(tmp_path):
-    told = []
-    first = Journal(tmp_path, [tmp_path / "a.png"], told.append)
-    second = Journal(tmp_path, [tmp_path / "b.png"], told.append)
+    notices = []
+    first = Journal(tmp_path, [tmp_path / "a.png"], notices.append)
+    second = Journal(tmp_path, [tmp_path / "b.png"], notices.append)
     temporary = tmp_path / ".mambair-0123456789abcdef.tmp"
     first.pen.begin(tmp_path / "a.png", temporary)
     temporary.write_bytes(b"half")
@@ -301,12 +301,12 @@ def test_runs_that_write_different_results_do_so_side_by_side(tmp_path):
     second.pen.finish(tmp_path / "b.png", entry)
     second.close()
     assert temporary.exists()
-    third = Journal(tmp_path, [tmp_path / "c.png"], told.append)
+    third = Journal(tmp_path, [tmp_path / "c.png"], notices.append)
     assert temporary.exists()  # whose run lasts
     assert list(third.record.entries) == ["b.png"]
     first.abandon()  # as the system does with a run that is killed
     third.close()
-    assert told == []
+    assert notices == []
     assert sorted(path.name for path in tmp_path.iterdir()) == [JOURNAL_FILE]
     assert list(Record(tmp_path).entries) == ["b.png"]
 

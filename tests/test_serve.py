@@ -38,9 +38,9 @@ def process(*arguments):
     with start_forked("-m", "mambair_cli", "serve", "--offline", *arguments) as server:
         assert server.stdout
         try:
-            told = server.stdout.readline().strip()
-            ask(parse_address(told), "GET", "/v1/health")  # it is answered once all is imported
-            yield server, told
+            printed = server.stdout.readline().strip()
+            ask(parse_address(printed), "GET", "/v1/health")  # it is answered once all is imported
+            yield server, printed
         finally:
             server.kill()
 
@@ -53,9 +53,9 @@ def place():
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_server_lives_and_ends_as_it_should(run, place, number):
-    with process("--socket", place) as (server, told):
-        assert told == f"unix:{place}"
-        with connect(parse_address(told)) as stranger:
+    with process("--socket", place) as (server, printed):
+        assert printed == f"unix:{place}"
+        with connect(parse_address(printed)) as stranger:
             stranger.sendall(b"GET / HTTP/1.1\r\n\r\n")
             assert stranger.recv(100).startswith(b"HTTP/1.1 400 ")  # and the server says nothing of it
         assert place.stat().st_mode & 0o777 == 0o600
@@ -63,8 +63,8 @@ def test_a_server_lives_and_ends_as_it_should(run, place, number):
         assert (code, "listens at" in err) == (2, True)
         body = encode(noise(150, 150, 3))
         with ThreadPoolExecutor(1) as pool:
-            answer = pool.submit(ask, parse_address(told), "POST", "/v1/upscale?scale=2", body)
-            while json.loads(ask(parse_address(told), "GET", "/v1/health")[2])["waiting"] == 0:
+            answer = pool.submit(ask, parse_address(printed), "POST", "/v1/upscale?scale=2", body)
+            while json.loads(ask(parse_address(printed), "GET", "/v1/health")[2])["waiting"] == 0:
                 time.sleep(0.01)
             server.send_signal(number)
             assert answer.result()[0] == 200
@@ -119,8 +119,8 @@ def test_a_second_ctrl_c_ends_a_server_while_it_computes(place):
 def test_a_server_that_ends_waits_for_images_alone(place):
     """Neither for a follower of an image that nobody sends nor for a body that stalls."""
     body, head = encode(noise(150, 150, 3)), b"POST /v1/upscale HTTP/1.1\r\nHost: localhost\r\n"
-    with ThreadPoolExecutor(3) as pool, process("--socket", place) as (server, told):
-        address = parse_address(told)
+    with ThreadPoolExecutor(3) as pool, process("--socket", place) as (server, printed):
+        address = parse_address(printed)
         with connect(address) as stalled:
             stalled.sendall(head + b"Content-Length: 500\r\n\r\nhalf")
             follower = pool.submit(ask, address, "GET", "/v1/progress/nobody-sends-it")
@@ -147,10 +147,10 @@ def upscale_while_the_server_is_killed(run, place, *options):
     Path("photos").mkdir()
     for index in range(8):
         Path(f"photos/{index}.png").write_bytes(encode(noise(500, 500, 3)))
-    with process("--socket", place) as (server, told):
+    with process("--socket", place) as (server, printed):
         timer = threading.Timer(1.5, server.kill)
         timer.start()
-        finished = run("upscale", "photos", "--server", told, "-o", "out", *options)
+        finished = run("upscale", "photos", "--server", printed, "-o", "out", *options)
         timer.join()
     return finished
 
@@ -164,7 +164,7 @@ def test_a_server_that_is_killed_leaves_a_line_and_no_half_results(run, place):
     assert all("went away" in line or "no server answers" in line for line in err.splitlines())
     assert list_files("out") == []
     assert place.exists()
-    with process("--socket", place) as (server, told):
+    with process("--socket", place) as (server, printed):
         Path("photos/0.png").write_bytes(PHOTO)
         arguments = [
             "upscale",
@@ -173,7 +173,7 @@ def test_a_server_that_is_killed_leaves_a_line_and_no_half_results(run, place):
             "0.png",
             "--resume",
             "--server",
-            told,
+            printed,
             "-q",
             "-o",
             "out",

@@ -95,7 +95,7 @@ def test_a_server_gives_the_same_bytes(run, address, command):
     assert start == {**json.loads(plain[0]), "device": f"cpu of {address}"}
 
 
-def test_a_server_tells_what_is_damaged_and_refuses_what_is_missing(run, address):
+def test_a_server_reports_what_is_damaged_and_refuses_what_is_missing(run, address):
     Path("photos").mkdir()
     whole = encode(noise(48, 64, 3), "jpeg")
     Path("photos/a.jpg").write_bytes(whole[:-2])
@@ -278,8 +278,8 @@ def test_too_little_memory_is_said_and_so_is_a_bug(run, monkeypatch, caplog, cap
         with monkeypatch.context() as patch:
             patch.setattr(NetworkCache, "load", refuse_to_load)
             answer = ask(address, "POST", "/v1/denoise", PHOTO)
-            told = "out of memory for this request; send a smaller image, or try again later"
-            assert (answer[0], error_message(answer)) == (507, told)
+            message = "out of memory for this request; send a smaller image, or try again later"
+            assert (answer[0], error_message(answer)) == (507, message)
         monkeypatch.setattr("mambair_cli.runs.image_job.plan_result", lambda *_: 1 / 0)
         answer = ask(address, "POST", "/v1/denoise", PHOTO)
         assert (answer[0], error_message(answer)) == (500, "internal error; see the server's log")

@@ -54,7 +54,7 @@ def test_real_pictures_become_as_large_as_asked(address, scale):
         ("scale=2.5", "tiny-x3"),
     ],
 )
-def test_the_model_that_is_told_is_the_one_that_restores(address, query, model):
+def test_the_model_that_is_named_is_the_one_that_restores(address, query, model):
     scale = query.rpartition("scale=")[2]
     assert json.loads(ask(address, "GET", f"/v1/upscale?{query}")[2])["model"] == model
     named = ask(address, "POST", f"/v1/upscale?model={model}&scale={scale}", PHOTO)
@@ -74,12 +74,12 @@ def test_a_server_keeps_a_share_of_the_input(address):
 
 
 def test_networks_that_were_used_last_stay(monkeypatch):
-    told = []
-    models = NetworkCache("cpu", offline=True, most=2, notify=told.append)
+    notices = []
+    models = NetworkCache("cpu", offline=True, most=2, notify=notices.append)
     requests = {scale: read_request("upscale", [("scale", str(scale))]) for scale in (2, 3, 4)}
     for scale in (2, 3, 2, 4, 2):
         models.load(requests[scale], models.choose(requests[scale]))
-    assert told == ["loaded tiny-x2 on cpu", "loaded tiny-x3 on cpu", "loaded tiny-x4 on cpu"]
+    assert notices == ["loaded tiny-x2 on cpu", "loaded tiny-x3 on cpu", "loaded tiny-x4 on cpu"]
     assert models.names == ["tiny-x4", "tiny-x2"]
     assert models.find(requests[3]) is None
     loaded = models.find(read_request("upscale", [("scale", "2"), ("tile", "64"), ("seed", "7")]))
@@ -131,7 +131,7 @@ def restore(address, query, image):
     return json.loads(headers[REPORT_HEADER])["model"], body
 
 
-def test_models_that_a_look_has_loaded_are_told():
+def test_models_that_a_look_has_loaded_are_listed():
     with serving() as address:
         assert loaded_models(address) == []
         model, by_look = restore(address, "scale=2", COMPRESSED)

@@ -190,7 +190,7 @@ def test_limits_hold_for_every_image(tmp_path) -> None:
             assert "more than 50" in error_message(ask(address, "POST", path, PHOTO))
 
 
-def test_progress_is_told_by_tile(address: Address, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_is_reported_by_tile(address: Address, monkeypatch: pytest.MonkeyPatch) -> None:
     follower = Follower(address, "picture-1")
     tell = ImageProgress.tell
 
@@ -212,7 +212,7 @@ def test_progress_is_told_by_tile(address: Address, monkeypatch: pytest.MonkeyPa
     assert follower.events[-1]["state"] == "done"
 
 
-def test_an_image_that_has_arrived_and_waits_is_told_apart_from_one_that_is_not_there_yet() -> None:
+def test_progress_says_whether_an_image_that_waits_has_arrived() -> None:
     with serving() as address:
         service_is_free = threading.Event()
         first, second = Follower(address, "picture-a"), Follower(address, "picture-b")

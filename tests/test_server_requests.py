@@ -265,7 +265,9 @@ FORM = b'--x\r\nContent-Disposition: form-data; name="file"\r\n\r\n' + PHOTO + b
         ({}, b"\x1aE\xdf\xa3" + bytes(40), 422, "it is a clip, and a server takes no clips"),
     ],
 )
-def test_a_body_that_is_no_plain_image_is_told_what_works(address, path, headers, body, status, words):
+def test_a_body_that_is_no_plain_image_is_refused_with_what_works(
+    address, path, headers, body, status, words
+):
     answer = ask(address, "POST", path, body, headers)
     assert (answer[0], words in error_message(answer)) == (status, True)
     for plain in ({"Content-Type": "application/x-www-form-urlencoded"}, {"Content-Encoding": "identity"}):

@@ -126,7 +126,7 @@ def test_clients_that_trickle_or_take_nothing_keep_no_place():
                 link.sendall(bytes(2**20))
 
 
-def test_idle_connections_do_not_keep_others_out_and_are_told_in_a_line():
+def test_idle_connections_do_not_keep_others_out_and_are_reported_in_a_line():
     with process("NOFILE", (64, 64)) as (server, address), ExitStack() as stack:
         for _ in range(90):
             stack.enter_context(connect(address))
@@ -137,8 +137,8 @@ def test_idle_connections_do_not_keep_others_out_and_are_told_in_a_line():
         assert server.wait(120) == 0
         assert server.stderr
         lines = server.stderr.read().splitlines()
-        told = "mambair: no connection is taken in, since too many files are open; start it with a larger"
-        assert 1 <= len([line for line in lines if line.startswith(told)]) <= 10  # once a minute
+        notice = "mambair: no connection is taken in, since too many files are open; start it with a larger"
+        assert 1 <= len([line for line in lines if line.startswith(notice)]) <= 10  # once a minute
         assert all(line.startswith("mambair: ") for line in lines)
 
 
@@ -162,7 +162,7 @@ def test_too_many_open_files_are_no_fault_of_the_image_and_end_soon(monkeypatch,
         assert ask(address, "POST", "/v1/upscale?scale=2", PHOTO)[0] == 200
 
 
-def test_a_disk_without_space_is_told_as_the_server_s_own(run):
+def test_a_disk_without_space_is_reported_as_the_server_s_own(run):
     """Both where an image arrives and where its result is written; other images are restored."""
     Path("photos").mkdir()
     Path("photos/a.png").write_bytes(encode(noise(60, 60, 3)))
@@ -190,7 +190,7 @@ def test_an_error_that_is_its_own_cause_lacks_nothing():
 
 
 @pytest.mark.parametrize("home", ["/", "", ".", None])
-def test_errors_are_told_in_whole_whatever_the_home_folder_is(monkeypatch, home):
+def test_errors_are_sent_in_whole_whatever_the_home_folder_is(monkeypatch, home):
     def find_none():
         raise RuntimeError("Could not determine home directory.")
 

@@ -158,7 +158,7 @@ def test_a_burst_of_heic_says_so(run: Any) -> None:
     assert read_picture(Path("one.heic")).warnings == ()
 
 
-def test_a_video_behind_heic_is_told() -> None:
+def test_a_video_behind_heic_is_named() -> None:
     video = struct.pack(">I4s4sI", 16, b"ftyp", b"mp42", 0) + struct.pack(">I4s", 8, b"mdat")
     assert read_picture(heic() + video).warnings == ("its video is left out",)
 
@@ -234,10 +234,10 @@ def test_other_animations_become_avif(run: Any) -> None:
     assert all(abs(frame.astype(int) - blocks(seed)).max() <= 3 for seed, frame in enumerate(frames))
 
 
-@pytest.mark.parametrize(("told", "shown"), [({}, 1), ({"loop": 2}, 3), ({"loop": 0}, 0)])
-def test_an_animation_is_shown_as_often_as_before(run: Any, told: dict[str, Any], shown: int) -> None:
+@pytest.mark.parametrize(("loop", "shown"), [({}, 1), ({"loop": 2}, 3), ({"loop": 0}, 0)])
+def test_an_animation_is_shown_as_often_as_before(run: Any, loop: dict[str, Any], shown: int) -> None:
     first, *others = (Image.fromarray(blocks(seed, 4)) for seed in range(3))
-    first.save("in.gif", save_all=True, append_images=others, duration=[40, 120, 1000], **told)
+    first.save("in.gif", save_all=True, append_images=others, duration=[40, 120, 1000], **loop)
     for source, target in (("in.gif", "a.avif"), ("a.avif", "b.avif"), ("b.avif", "c.webp")):
         assert run("denoise", "same", source, "-o", target)[0] == 0
         with open_picture(Path(target)) as reader:
@@ -250,7 +250,7 @@ def test_an_animation_is_shown_as_often_as_before(run: Any, told: dict[str, Any]
     assert flags == [b"\0\0\0" if shown == 1 else b"\0\0\1"] * 2
 
 
-def test_avif_tells_its_durations_and_is_refused_by_its_size_before_a_frame_is_decoded(
+def test_avif_gives_its_durations_and_is_refused_by_its_size_before_a_frame_is_decoded(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     delays = [40, 40, 120, 1000]
@@ -272,7 +272,7 @@ def test_avif_tells_its_durations_and_is_refused_by_its_size_before_a_frame_is_d
     assert len(_read_delays(bytes(broken), 5)) == 5
 
 
-def test_avif_that_does_not_tell_how_often_it_is_shown_is_endless() -> None:
+def test_avif_that_does_not_say_how_often_it_is_shown_is_endless() -> None:
     data = animation(0, 1)
     with open_picture(data.replace(b"edts", b"free")) as reader:
         assert reader.header.loop == 0
@@ -286,7 +286,7 @@ def test_avif_that_does_not_tell_how_often_it_is_shown_is_endless() -> None:
 
 
 @pytest.mark.parametrize("damage", ["timescale", "depth"])
-def test_damage_of_the_boxes_of_avif_is_told_in_a_line(run: Any, damage: str) -> None:
+def test_damage_of_the_boxes_of_avif_is_reported_in_a_line(run: Any, damage: str) -> None:
     data = bytearray(animation(0, 1))
     if damage == "timescale":
         at = data.index(b"mdhd") + 24
@@ -338,11 +338,11 @@ def test_the_same_animation_gives_the_same_bytes(run: Any) -> None:
     Path("in.avif").write_bytes(animation(0, 1, 2, bands=4))
     for name in ("a.avif", "b.avif"):
         assert run("denoise", "same", "in.avif", "-o", name)[0] == 0
-        time.sleep(1.1)  # it must not be told when it was made
+        time.sleep(1.1)  # its time of writing must not be in it
     assert Path("a.avif").read_bytes() == Path("b.avif").read_bytes()
 
 
-def test_what_an_animation_says_beside_pixels_stays(run: Any) -> None:
+def test_what_an_animation_says_in_addition_to_pixels_stays(run: Any) -> None:
     from profiles import DISPLAY_P3
 
     exif = Image.Exif()

@@ -139,7 +139,7 @@ def test_a_worker_does_jobs_that_come_at_once(worker):
         assert Image.open(f"out/{index}.png").getpixel((0, 0)) == (index, 0, 0)
 
 
-def test_a_worker_tells_of_what_it_does_not_see(worker, tmp_path):
+def test_a_worker_reports_what_it_does_not_see(worker, tmp_path):
     jobs = name_targets([*find_sources(["photos"]), Source(Path("gone.png"))], "out", "_x4")
     said = []
 

@@ -274,7 +274,7 @@ def test_every_frame_of_an_animation_is_made_smaller(run: Any, no_network: None)
             ]
 
 
-def test_a_server_can_tell_that_no_network_was_needed() -> None:
+def test_a_server_can_say_that_no_network_was_needed() -> None:
     job, report = Job(Source(None), None), Report(plan_nothing(40, 30), 0, False)
     outcome = Outcome(job, size=(3, 4), reduced=True, report=report)
     said = json.dumps(asdict(describe_report(outcome, "tiny-x2", 2, "digest")))

@@ -341,7 +341,7 @@ TAGS: dict[str, tuple[Callable, list[str]]] = {
 
 
 @pytest.mark.parametrize("name", TAGS)
-def test_tags_tell_form_and_size(name, load):
+def test_tags_name_form_and_size(name, load):
     make, tags = TAGS[name]
     assert load(make_tensors(make())).tags == tags
 

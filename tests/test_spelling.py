@@ -32,7 +32,7 @@ OFFICIAL = [file for model in load_catalog() for file in model.files]
         ("mambairv2-jpeg-10", "MambaIRv2_ckpt/mambairv2_CAR_q10.pth"),
     ],
 )
-def test_a_file_is_found_by_what_its_name_tells(name: str, file: str) -> None:
+def test_a_file_is_found_by_what_its_name_says(name: str, file: str) -> None:
     model = find_model(name)
     others = [other for other in OFFICIAL if other not in model.files]
     assert find_alike(model, [*others, file]) == [file]

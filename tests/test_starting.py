@@ -43,10 +43,10 @@ def ask(name: str = "asked") -> tuple[dict[str, str], bool, bool, int]:
     process = start_process(tell, (theirs,), name)
     theirs.close()
     assert process.name == name
-    told = ours.recv()
+    answer = ours.recv()
     process.join(20)
     assert process.exitcode == 0
-    return told
+    return answer
 
 
 def test_a_process_has_the_environment_of_its_parent_now(monkeypatch) -> None:
@@ -154,7 +154,7 @@ def count_new_pages(connection: Connection) -> None:
     connection.send(counts[-1] - counts[0])
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only the GNU C library can be told so")
+@pytest.mark.skipif(sys.platform != "linux", reason="only the GNU C library has such a setting")
 def test_a_process_keeps_the_memory_that_it_frees() -> None:
     ours, theirs = multiprocessing.Pipe()
     process = start_process(count_new_pages, (theirs,), "counting")

@@ -74,7 +74,7 @@ def test_half_of_the_strength_is_half_the_way(model):
 
 def test_what_nobody_sees_does_not_come_into_sight():
     image = np.zeros((16, 16, 4), np.uint8)
-    image[:, :8] = (200, 100, 50, 255)  # beside it, invisible black
+    image[:, :8] = (200, 100, 50, 255)  # next to it, invisible black
     result = Restorer("upscale", 4, model="tiny-x4", device="cpu", strength=0)(image)
     seen = result[:, :28]
     assert np.abs(seen[..., :3].astype(int) - (200, 100, 50)).max() <= 2
@@ -95,7 +95,7 @@ def run(run):
     return run
 
 
-def test_the_command_keeps_as_much_of_the_input_as_it_is_told(run):
+def test_the_command_keeps_as_much_of_the_input_as_it_should(run):
     for strength in (0, 0.5, 1):
         code, _, _ = run("denoise", "in.png", "-o", f"{strength}.png", "--strength", strength, "--offline")
         assert code == 0

@@ -1,4 +1,4 @@
-"""Where results go beside ordinary files: pipes, devices, open files, and files that are replaced."""
+"""Where results go other than ordinary files: pipes, devices, open files, and files that are replaced."""
 
 import io
 import os

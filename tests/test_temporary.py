@@ -66,7 +66,7 @@ def test_a_missing_temporary_folder_is_no_fault_of_the_picture(turned: str, tmp_
     )
 
 
-def test_a_server_tells_it_as_its_own_without_its_folder() -> None:
+def test_a_server_reports_it_as_its_own_without_its_folder() -> None:
     with pytest.raises(ShortageError) as caught, explained():
         raise pyvips.Error(
             "", f'VipsImage: unable to write to "/own/vips-0-1.v"\nsystem error: {NO_FOLDER}\n'
@@ -75,8 +75,8 @@ def test_a_server_tells_it_as_its_own_without_its_folder() -> None:
         f"cannot write to the temporary folder /own ({NO_FOLDER}); "
         "set TMPDIR to a folder with enough space free"
     )
-    told = str(find_shortage(caught.value))
-    assert told == f"the server cannot store the image: {NO_FOLDER}; see to its folder of temporary files"
+    message = str(find_shortage(caught.value))
+    assert message == f"the server cannot store the image: {NO_FOLDER}; see to its folder of temporary files"
 
 
 def test_a_limit_of_files_is_no_fault_of_the_picture(turned: str, tmp_path: Path) -> None:

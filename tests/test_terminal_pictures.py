@@ -149,7 +149,7 @@ def test_without_a_terminal_nothing_is_asked(run):
         (b"yes\x1b[6;0;0t\x1b[?64;1;4;22c", "sixel", (10, 20)),
     ],
 )
-def test_an_answer_tells_the_protocol_and_the_size_of_characters(answer, protocol, cell):
+def test_an_answer_gives_the_protocol_and_the_size_of_characters(answer, protocol, cell):
     assert read_answer(answer, 80, 24) == PictureTerminal(protocol, 80, 24, cell)
 
 

@@ -1,4 +1,4 @@
-"""What TIFF files hold beside one picture of colours: masks, further pages, kinds of samples."""
+"""What TIFF files hold in addition to one picture of colours: masks, further pages, kinds of samples."""
 
 import json
 from contextlib import suppress
@@ -36,7 +36,7 @@ def save(path: str, samples: np.ndarray, photometric: str, extra: list[str], **o
 
 
 def read(path: str) -> tuple[np.ndarray, list[int]]:
-    """Return the samples of a file as tifffile reads it, and the kinds of those beside colours."""
+    """Return the samples of a file as tifffile reads it, and the kinds of those that are no colours."""
     with tifffile.TiffFile(path) as file:
         page = file.pages.first
         return page.asarray(), [int(kind) for kind in page.extrasamples]
@@ -58,7 +58,7 @@ KINDS = {
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
 @pytest.mark.parametrize("kind", KINDS)
-def test_masks_are_carried_beside_the_picture(run: Any, kind: str, dtype: Any) -> None:
+def test_masks_are_carried_with_the_picture(run: Any, kind: str, dtype: Any) -> None:
     photometric, colours, extra = KINDS[kind]
     samples = noise(20, 30, colours + len(extra), dtype=dtype)
     if ALPHA in extra:
@@ -120,7 +120,7 @@ def test_masks_of_cmyk_stay(run: Any, dtype: Any) -> None:
     assert np.array_equal(result[..., 3], samples[..., 4].repeat(2, axis=0).repeat(2, axis=1))
 
 
-def test_one_tile_is_told_alike_with_a_mask_and_without(run: Any, weights: Path, capsys: Any) -> None:
+def test_one_tile_is_reported_alike_with_a_mask_and_without(run: Any, weights: Path, capsys: Any) -> None:
     save("mask.tif", noise(20, 30, 4), "rgb", [MASK])
     save("plain.tif", noise(20, 30, 3), "rgb", [])
     for name in ("mask.tif", "plain.tif"):
@@ -165,14 +165,14 @@ def test_bands_that_are_marked_as_nothing_can_be_restored(
     save("in.tif", noise(20, 30, count, dtype=np.uint16), photometric, kinds, planarconfig="contig")
     code, lines, _ = run("denoise", "same", "in.tif", "-o", "out.tif")
     assert code == 0
-    (told,) = (sentence for sentence in warnings_of(lines) if "extra channel" in sentence)
-    assert ("`gdal_translate -co PHOTOMETRIC=RGB in.tif out.tif`" in told) == is_advised
-    assert "`gdal_translate -b N in.tif out.tif` makes a picture of band N" in told
-    assert "or bands)" in told or "or band)" in told
+    (warning,) = (sentence for sentence in warnings_of(lines) if "extra channel" in sentence)
+    assert ("`gdal_translate -co PHOTOMETRIC=RGB in.tif out.tif`" in warning) == is_advised
+    assert "`gdal_translate -b N in.tif out.tif` makes a picture of band N" in warning
+    assert "or bands)" in warning or "or band)" in warning
 
 
 @pytest.mark.parametrize("name", ["out.png", "out.webp", "out.avif", "out.jpg"])
-def test_what_a_format_cannot_hold_is_told(run: Any, name: str) -> None:
+def test_what_a_format_cannot_hold_is_named(run: Any, name: str) -> None:
     samples = noise(20, 30, 4)
     samples[:10, :, 3] = 0
     save("in.tif", samples, "rgb", [MASK])
@@ -185,7 +185,7 @@ def test_what_a_format_cannot_hold_is_told(run: Any, name: str) -> None:
     assert abs(result.pixels.astype(int) - samples[..., :3]).mean() < (12 if name == "out.jpg" else 1)
 
 
-def test_a_dry_run_tells_it_too(run: Any) -> None:
+def test_a_dry_run_names_it_too(run: Any) -> None:
     save("in.tif", noise(20, 30, 4), "rgb", [MASK])
     _, lines, _ = run("denoise", "same", "in.tif", "-o", "out.png", "--dry-run")
     plan = next(line for line in lines if line["event"] == "plan_file")
@@ -233,7 +233,7 @@ def test_floats_of_64_bits_are_turned_upright(tmp_path: Path, orientation: int) 
     assert np.array_equal(pictures[0].pixels, pictures[1].pixels)
 
 
-def test_what_64_bits_say_beside_pixels_stays(tmp_path: Path) -> None:
+def test_what_64_bits_say_in_addition_to_pixels_stays(tmp_path: Path) -> None:
     from profiles import DISPLAY_P3
 
     tifffile.imwrite(

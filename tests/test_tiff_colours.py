@@ -64,7 +64,7 @@ def test_primary_colours_become_a_profile_in_which_the_picture_looks_as_meant() 
             assert read_picture(encode_picture(before, "tiff")).icc == before.icc
 
 
-def test_colours_of_srgb_and_those_beside_a_profile_say_nothing() -> None:
+def test_colours_of_srgb_and_those_with_a_profile_say_nothing() -> None:
     usual = [points(WHITE, *D65), points(PRIMARIES, *OF_SRGB)]
     for tags in ([usual[0]], [usual[1]], usual, [*usual, curves(SRGB_CURVE, 3)], [curves(SAMPLES**2.2)]):
         picture = read_picture(tiff(tags))
@@ -110,20 +110,20 @@ def test_colours_count_at_every_depth(dtype: Any) -> None:
         ([(PRIMARIES, RATIONAL, 6, (1, 0) * 6, True)], "PrimaryChromaticities"),
     ],
 )
-def test_numbers_that_make_no_sense_are_told(tags: list[Extra], names: str) -> None:
+def test_numbers_that_make_no_sense_are_reported(tags: list[Extra], names: str) -> None:
     picture = read_picture(tiff(tags))
     assert picture.icc is None
     assert picture.warnings == (f"left out: {names}, whose numbers make no sense; its colours count as sRGB",)
 
 
-def test_pages_of_several_colours_are_told(run: Any, weights: Any) -> None:
+def test_pages_of_several_colours_are_reported(run: Any, weights: Any) -> None:
     adobe = [points(PRIMARIES, *OF_ADOBE)]
     sentence = "left out: PrimaryChromaticities, whose numbers differ between the pages or make no sense"
-    for pages, is_told in (((adobe, adobe), False), ((adobe, []), True), (([], adobe), True)):
+    for pages, is_reported in (((adobe, adobe), False), ((adobe, []), True), (([], adobe), True)):
         with open("in.tif", "wb") as file:
             file.write(tiff(*pages))
         command = ("denoise", "in.tif", "-o", "out.tif", "--weights", weights / "same.safetensors")
         code, _, err = run(*command, "--overwrite")
-        assert (code, sentence in err) == (0, is_told)
+        assert (code, sentence in err) == (0, is_reported)
         with tifffile.TiffFile("out.tif") as file:
-            assert all((34675 in page.tags) != is_told for page in file.pages)  # a profile
+            assert all((34675 in page.tags) != is_reported for page in file.pages)  # a profile

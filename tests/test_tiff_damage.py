@@ -96,7 +96,7 @@ DAMAGES: list[tuple[str, Callable[[bytes, int], bytes]]] = [
 
 
 @pytest.mark.parametrize(("name", "damage"), DAMAGES, ids=[f"{name}, {by.__name__}" for name, by in DAMAGES])
-def test_a_block_that_is_lost_is_refused_or_told_and_the_others_stay(
+def test_a_block_that_is_lost_is_refused_or_reported_and_the_others_stay(
     name: str, damage: Callable[[bytes, int], bytes]
 ) -> None:
     whole = FILES[name]
@@ -127,7 +127,7 @@ def test_tiles_that_are_lost_in_several_places_are_counted(name: str) -> None:
     assert warning.startswith("damaged in 2 of 9 tiles, within rows 1 to 64 and columns 1 to 64")
 
 
-def test_tiles_of_a_picture_that_is_turned_are_told_as_they_are_stored() -> None:
+def test_tiles_of_a_picture_that_is_turned_are_named_as_they_are_stored() -> None:
     data = by_tifffile(**TILES, extratags=[(274, 3, 1, 6, True)])
     after = read_picture(miss(data, 0), damaged=True)
     (warning,) = after.warnings

@@ -98,7 +98,7 @@ def test_samples_of_several_depths_are_named() -> None:
     assert "of samples that differ in depth or kind; convert it" in refusal(bytes(data))
 
 
-def test_curves_of_gray_are_told_to_be_gone() -> None:
+def test_curves_of_gray_are_reported_as_left_out() -> None:
     curve = (291, 3, 256, tuple(range(256)), True)
     data = saved(STACK[0], photometric="minisblack", extratags=[curve], metadata=None)
     assert read_picture(data).warnings == ("left out: tag 291 (GrayResponseCurve)",)
@@ -155,8 +155,8 @@ def test_stacks_with_one_page_are_refused(options: dict[str, Any]) -> None:
 
 
 def test_a_page_of_a_stack_is_read() -> None:
-    told = "ImageJ=1.54\nimages=4\nslices=4\n"
-    data = saved(STACK[0], photometric="minisblack", description=told, metadata=None)
+    description = "ImageJ=1.54\nimages=4\nslices=4\n"
+    data = saved(STACK[0], photometric="minisblack", description=description, metadata=None)
     assert np.array_equal(read_picture(data).pixels[..., 0], STACK[0])
 
 
@@ -172,7 +172,7 @@ def test_a_page_of_a_stack_is_read() -> None:
         (b'{"shape": [' + b"9" * 9000 + b"]}", 1),
     ],
 )
-def test_descriptions_tell_how_many_pictures_there_are(text: bytes, count: int) -> None:
+def test_descriptions_say_how_many_pictures_there_are(text: bytes, count: int) -> None:
     assert count_pictures(text, PageLayout(30, 20, 1, 1)) == count
 
 
@@ -198,13 +198,13 @@ TWO_COPIES = "left out: 2 pages that are smaller copies of another one"
 
 
 @pytest.mark.parametrize("options", [{}, {"bigtiff": True}, {"byteorder": ">"}, {"ome": True}])
-def test_a_pyramid_is_read_and_its_steps_are_told(options: dict[str, Any]) -> None:
+def test_a_pyramid_is_read_and_its_steps_are_counted(options: dict[str, Any]) -> None:
     picture = read_picture(save_tree(LEVELS, **options))
     assert np.array_equal(picture.pixels, PHOTO)
     assert picture.warnings == (TWO_COPIES,)
 
 
-def test_a_mask_in_a_subifd_is_told() -> None:
+def test_a_mask_in_a_subifd_is_named() -> None:
     assert read_picture(save_tree([(PHOTO, 0), (PHOTO[..., 0] > 99, 4)])).warnings == (
         "left out: a page that is a mask",
     )
@@ -244,7 +244,7 @@ def change_inner(data: bytes, change: Callable[[list[int]], list[int]]) -> bytes
     return data[:at] + struct.pack(f"<{len(offsets)}I", *offsets) + data[at + 4 * len(offsets) :]
 
 
-def test_subifds_that_cannot_be_read_are_told() -> None:
+def test_subifds_that_cannot_be_read_are_reported() -> None:
     data = save_tree(LEVELS)  # in which the second is also the next one of the first
     for bad in (len(data) + 9, len(data) - 1, 2**32 - 1, 3):
         warnings = read_picture(change_inner(data, lambda offsets, bad=bad: [offsets[0], bad])).warnings
@@ -356,7 +356,7 @@ def test_a_damaged_directory_gives_a_line_or_the_same_picture_at_each_reading(da
         np.testing.assert_array_equal(once.pixels, QUARTER)
 
 
-def test_inspect_and_dry_run_tell_of_subifds(run: Any, weights: Path) -> None:
+def test_inspect_and_dry_run_report_subifds(run: Any, weights: Path) -> None:
     Path("in.tif").write_bytes(save_tree(LEVELS))
     Path("thumbnail.tif").write_bytes(save_tree([(QUARTER, 0), (PHOTO, 0)]))
     same = ("--weights", weights / "same.safetensors")
@@ -399,7 +399,7 @@ def test_the_first_description_counts(run: Any, weights: Path, name: str) -> Non
         (315, "you", "repeated tag 315 (Artist)"),
     ],
 )
-def test_what_else_is_said_twice_is_told(tag: int, text: str, said: str | None) -> None:
+def test_what_else_is_said_twice_is_reported(tag: int, text: str, said: str | None) -> None:
     extra = [(315, 2, 0, "me", True), (tag + 1, 2, 0, text, True)]
     options = {"description": "first", "metadata": None}
     data = saved(PHOTO, photometric="rgb", extratags=extra, **options)

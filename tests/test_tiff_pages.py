@@ -150,9 +150,9 @@ def save_book(path: str, byteorder: Any = "<", **options: Any) -> None:
                 (X_POSITION, 5, 1, (number, 3), True),
                 (XMP, 1, 0, f'<x tiff:ImageWidth="{number}"/>'.encode(), True),
             ]
-            told = {"resolution": (300 + number, 100 + number), "resolutionunit": 2, **options}
+            fields = {"resolution": (300 + number, 100 + number), "resolutionunit": 2, **options}
             file.write(
-                page, photometric="rgb", metadata=None, description=f"{number}", extratags=extra, **told
+                page, photometric="rgb", metadata=None, description=f"{number}", extratags=extra, **fields
             )
 
 
@@ -204,7 +204,7 @@ def test_notes_of_programs_about_later_pages_are_not_copied(denoise: Any) -> Non
     assert [TITLE in page for page in tags("out.tif")] == [False] * 3
 
 
-def test_a_format_without_room_for_what_pages_say_is_told(denoise: Any) -> None:
+def test_a_format_without_room_for_what_pages_say_is_reported(denoise: Any) -> None:
     save_book("in.tif")
     said = "webp has no room for what pages after the first say of themselves; tiff has"
     assert said in denoise("in.tif", "-o", "out.webp")[1]
@@ -250,7 +250,7 @@ SCALE, TIE, KEYS, GDAL, LAYERS, PRIVATE = 33550, 33922, 34735, 42112, 37724, 650
         ),
     ],
 )
-def test_what_no_result_has_is_told_in_one_line(denoise: Any, extra: list[Any], said: str) -> None:
+def test_what_no_result_has_is_named_in_one_line(denoise: Any, extra: list[Any], said: str) -> None:
     save_pages("in.tif", [{}, {"extratags": extra}], PAGES[:2])
     for arguments in (["-o", "out.tif"], ["-o", "out.webp"], ["-o", "out.tif", "--dry-run"]):
         code, err = denoise("in.tif", *arguments)
@@ -264,14 +264,14 @@ def test_what_no_result_has_is_told_in_one_line(denoise: Any, extra: list[Any], 
     assert read_picture(Path("in.tif")).warnings == (f"left out: {said}",)
 
 
-def test_usual_tags_are_not_told_to_be_gone(denoise: Any) -> None:
+def test_usual_tags_are_not_reported_as_left_out(denoise: Any) -> None:
     for options in ({}, {"tile": (16, 16)}, {"compression": "zlib", "predictor": True}, {"software": "x"}):
         save_pages("in.tif", [options] * 2, PAGES[:2])
         assert "left out" not in denoise("in.tif", "-o", "out.tif")[1]
         assert "left out" not in denoise("out.tif", "-o", "again.tif")[1]
 
 
-def test_exif_of_later_pages_is_told_to_be_gone(denoise: Any) -> None:
+def test_exif_of_later_pages_is_reported_as_left_out(denoise: Any) -> None:
     save_pages("in.tif", [{}, {"extratags": [(PRIVATE, 4, 1, 8, True)]}], PAGES[:2])
     private, exif = (number.to_bytes(2, "little") + bytes([4, 0, 1, 0, 0, 0]) for number in (PRIVATE, 34665))
     Path("in.tif").write_bytes(Path("in.tif").read_bytes().replace(private, exif))
@@ -283,7 +283,7 @@ def test_exif_of_later_pages_is_told_to_be_gone(denoise: Any) -> None:
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float64])
 def test_what_the_page_says_counts_and_not_the_thumbnail_before_it(dtype: Any, tmp_path: Path) -> None:
-    """Of a type of its own, too, which another decoder may read."""
+    """The page may have a type of its own, too, which another decoder reads."""
     artist, rights = (315, 2, 0, "An Artist", True), (33432, 2, 0, "(c) me", True)
     options = {"description": "the main text", "extratags": [artist, rights]}
     samples = (noise(20, 30, 3) / 255).astype(dtype) if np.dtype(dtype).kind == "f" else noise(20, 30, 3)

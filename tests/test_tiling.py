@@ -314,6 +314,6 @@ def test_a_scale_below_one_is_refused():
 
 
 def test_a_tile_without_neighbours_shares_nothing() -> None:
-    alone, beside = plan_tiles(30, 40, 64, 16), plan_tiles(30, 100, 64, 16)
-    assert (alone.shared, beside.shared) == (0, 16)
+    alone, neighbours = plan_tiles(30, 40, 64, 16), plan_tiles(30, 100, 64, 16)
+    assert (alone.shared, neighbours.shared) == (0, 16)
     assert str(alone).endswith("1×1 tiles of 40×30, overlap 0")

@@ -103,8 +103,8 @@ def test_an_interrupted_run_goes_on_as_if_it_had_not_been(config, task, name, tm
     assert timeless[0] == timeless[1]
 
 
-@pytest.mark.parametrize("told", ["report", "on_step"])
-def test_an_error_of_who_is_told_loses_no_step(config, photos, told, tmp_path, monkeypatch):
+@pytest.mark.parametrize("callback", ["report", "on_step"])
+def test_an_error_of_a_callback_loses_no_step(config, photos, callback, tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "LOG_EVERY", 2)
     config = dataclasses.replace(config, validation=photos, validate_every=4)
     wanted = load_weights(train(dataclasses.replace(config, output=tmp_path / "whole")))
@@ -112,14 +112,14 @@ def test_an_error_of_who_is_told_loses_no_step(config, photos, told, tmp_path, m
 
     def fail(line):
         calls.append(line)
-        if told == "report" or line == 2:
+        if callback == "report" or line == 2:
             raise OSError("no room")
 
-    calls_of = {"report": None, "on_step": None, told: fail}
+    calls_of = {"report": None, "on_step": None, callback: fail}
     with pytest.raises(OSError, match="no room"):
         train(config, report=calls_of["report"], on_step=calls_of["on_step"], notify=said.append)
     assert said == [f"stopped after step 2, which is saved in {config.output}; --resume goes on"]
-    assert len(calls) == {"report": 1, "on_step": 2}[told]
+    assert len(calls) == {"report": 1, "on_step": 2}[callback]
     got = load_weights(train(config, resume=True))
     assert all(torch.equal(got[name], wanted[name]) for name in wanted)
     assert [line["step"] for line in read_log(config.output)] == [2, 4, 4, 6, 6]

@@ -352,14 +352,14 @@ def test_a_measurement_that_finds_no_memory_is_named_and_loses_no_step(config, p
     assert [record["step"] for record in read_log(config.output) if "psnr_x2" in record] == [4, 6]
 
 
-def test_other_pictures_after_a_break_are_told(config, photos, tmp_path):
-    told = []
+def test_other_pictures_after_a_break_are_reported(config, photos, tmp_path):
+    notices = []
     train(dataclasses.replace(config, steps=2))
-    train(dataclasses.replace(config, steps=4), resume=True, notify=told.append)
-    assert told == []
+    train(dataclasses.replace(config, steps=4), resume=True, notify=notices.append)
+    assert notices == []
     Image.open(photos / "a.png").transpose(Image.Transpose.ROTATE_180).save(photos / "a.png")
-    train(config, resume=True, notify=told.append)
-    assert told == [
+    train(config, resume=True, notify=notices.append)
+    assert notices == [
         "the pictures are not those of the first 4 steps, or stand in another order: the run goes on with "
         "them, and becomes another one than without the break"
     ]

@@ -39,7 +39,7 @@ if __name__ == "__main__":
 
 
 def make_config(folder: Path) -> TrainConfig:
-    # Denoising draws noise beside its crops.
+    # Denoising draws noise in addition to its crops.
     return train_runs.make_config(folder, task="denoise", scale=1, network=RESTORER, batch=4, steps=STEPS)
 
 

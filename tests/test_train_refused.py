@@ -143,15 +143,15 @@ def test_memory_that_is_full_during_a_step_is_one_line(config, monkeypatch, erro
         train(config)
 
 
-def test_what_a_step_takes_is_told_from_a_smaller_one(config):
+def test_what_a_step_takes_is_estimated_from_a_smaller_one(config):
     net = make_network(config)
     larger = dataclasses.replace(config, crop=4 * pace.TRIAL_SIDE)
-    told = pace.measure_pace(net, larger, torch.device("cpu"), config.batch)
+    measured = pace.measure_pace(net, larger, torch.device("cpu"), config.batch)
     weights = {parameter.untyped_storage().data_ptr() for parameter in net.parameters()}
     with pace._counting_saved() as saved:
         net(torch.rand(config.batch, 3, larger.crop, larger.crop))
     kept = sum(size for address, size in saved.items() if address not in weights)
-    assert told.memory == pytest.approx(kept, rel=0.15)
+    assert measured.memory == pytest.approx(kept, rel=0.15)
 
 
 class _TimedNetwork(torch.nn.Module):
@@ -159,7 +159,7 @@ class _TimedNetwork(torch.nn.Module):
 
     Args:
         config: Configuration of the network that it stands for.
-        first: Seconds that the first step takes besides, as to compile kernels.
+        first: Seconds that the first step takes in addition, as to compile kernels.
         fixed: Seconds of each step.
         pixel: Seconds for each pixel of a crop.
     """
@@ -186,28 +186,28 @@ def test_neither_the_start_nor_what_is_fixed_counts_as_computing(
 ):
     net: Any = _TimedNetwork(config.network, first, fixed, pixel)
     monkeypatch.setattr(pace, "time", SimpleNamespace(monotonic=lambda: net.now))
-    told = pace.measure_pace(net, dataclasses.replace(config, crop=crop), torch.device("cpu"), 1)
-    assert told.seconds == pytest.approx(fixed + pixel * crop**2)
+    measured = pace.measure_pace(net, dataclasses.replace(config, crop=crop), torch.device("cpu"), 1)
+    assert measured.seconds == pytest.approx(fixed + pixel * crop**2)
 
 
 def test_a_step_that_takes_minutes_is_tried_once(config, monkeypatch):
     net: Any = _TimedNetwork(config.network, 0, 0, 1)
     monkeypatch.setattr(pace, "time", SimpleNamespace(monotonic=lambda: net.now))
     monkeypatch.setattr(pace, "LONGEST_TRIAL", 10)
-    told = pace.measure_pace(net, dataclasses.replace(config, crop=24), torch.device("cpu"), 1)
-    assert (told.seconds, net.sides) == (24**2, [8])
+    measured = pace.measure_pace(net, dataclasses.replace(config, crop=24), torch.device("cpu"), 1)
+    assert (measured.seconds, net.sides) == (24**2, [8])
 
 
 def test_a_larger_crop_is_not_tried_where_memory_does_not_hold_it(config, monkeypatch):
     net: Any = _TimedNetwork(config.network, 0, 0, 1e-3)
     monkeypatch.setattr(pace, "time", SimpleNamespace(monotonic=lambda: net.now))
     monkeypatch.setattr(pace, "machine_memory", lambda: 4 * 8**2 * 3 * 4 - 1)
-    told = pace.measure_pace(net, dataclasses.replace(config, crop=24), torch.device("cpu"), 1)
-    assert (told.seconds, set(net.sides)) == (pytest.approx(24**2 / 1000), {8})
+    measured = pace.measure_pace(net, dataclasses.replace(config, crop=24), torch.device("cpu"), 1)
+    assert (measured.seconds, set(net.sides)) == (pytest.approx(24**2 / 1000), {8})
 
 
 @pytest.mark.parametrize(("memory", "said"), [(2**20, ""), (2**30, " and over 1.0 GiB of memory")])
-def test_memory_is_told_where_it_counts(memory, said):
+def test_memory_is_named_where_it_counts(memory, said):
     warning = pace.warn_if_slow(pace.Pace(2, memory), 10**6, "cpu")
     assert warning
     assert f"about 2 s on cpu{said}, 1000000 steps 23 days;" in warning
@@ -222,49 +222,49 @@ def test_times_read_like_times(seconds, said):
     assert f"a step takes about {said} on cpu" in warning
 
 
-def test_a_crop_larger_than_every_image_is_told(config):
-    told = []
-    train(dataclasses.replace(config, crop=18, steps=1), notify=told.append)
-    assert told == []
+def test_a_crop_larger_than_every_image_is_reported(config):
+    notices = []
+    train(dataclasses.replace(config, crop=18, steps=1), notify=notices.append)
+    assert notices == []
     config = dataclasses.replace(config, crop=20, steps=1, output=config.output / "more")
-    train(config, notify=told.append)
-    assert len(told) == 1
-    assert "no image is as large as --crop 20 times 2: all are mirrored" in told[0]
-    assert "--crop 18, would work" in told[0]  # of 48x36 pixels
+    train(config, notify=notices.append)
+    assert len(notices) == 1
+    assert "no image is as large as --crop 20 times 2: all are mirrored" in notices[0]
+    assert "--crop 18, would work" in notices[0]  # of 48x36 pixels
 
 
-def test_pages_that_are_not_used_are_told(config, photos, tmp_path):
+def test_pages_that_are_not_used_are_counted(config, photos, tmp_path):
     frames = [Image.new("RGB", (48, 36), color) for color in ("red", "green", "blue")]
     frames[0].save(tmp_path / "stack.tif", save_all=True, append_images=frames[1:])
-    told = []
+    notices = []
     config = dataclasses.replace(config, steps=1, images=(photos, tmp_path / "stack.tif"))
-    train(config, notify=told.append)
-    assert told == [
+    train(config, notify=notices.append)
+    assert notices == [
         f"used only the first page or frame of {tmp_path}/stack.tif; 2 others are left out; "
         "split them into single images to train on all"
     ]
     (tmp_path / "stack.tif").rename(photos / "stack.tif")
     frames[0].save(photos / "two.gif", save_all=True, append_images=frames[1:2])
     config = dataclasses.replace(config, output=tmp_path / "other", images=(photos,), validation=photos)
-    train(config, notify=told.append)
-    assert [re.sub(r"\S+/", "", sentence) for sentence in told[1:]] == [
+    train(config, notify=notices.append)
+    assert [re.sub(r"\S+/", "", sentence) for sentence in notices[1:]] == [
         f"used only the first page or frame of 2 files, such as stack.tif; 3 others are left out; "
         f"split them into single images to {purpose} on all"
         for purpose in ("train", "measure")
     ]
 
 
-def test_transparent_pictures_are_told_and_opaque_alpha_is_not(config, photos, tmp_path):
+def test_transparent_pictures_are_reported_and_opaque_alpha_is_not(config, photos, tmp_path):
     Image.open(photos / "a.png").convert("RGBA").save(photos / "opaque.png")
-    told = []
+    notices = []
     config = dataclasses.replace(config, steps=1, validation=photos)
-    train(config, notify=told.append)
-    assert told == []
+    train(config, notify=notices.append)
+    assert notices == []
     glass = Image.open(photos / "a.png").convert("RGBA")
     glass.putpixel((3, 4), (255, 0, 0, 254))
     glass.save(photos / "glass.png")
-    train(dataclasses.replace(config, output=tmp_path / "other"), notify=told.append)
-    assert told == [
+    train(dataclasses.replace(config, output=tmp_path / "other"), notify=notices.append)
+    assert notices == [
         f"parts of {photos}/glass.png are transparent, and the colours there, which nobody sees, are {used}, "
         "too; put them on a background, or leave them out"
         for used in ("learned", "measured")

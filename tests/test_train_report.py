@@ -84,18 +84,18 @@ def test_a_run_does_not_learn_from_its_own_examples(config: TrainConfig, tmp_pat
     apart = replace(config, steps=4)
     wanted = load_weights(train(apart))
     within = replace(apart, output=tmp_path / place, validate_every=2)
-    told: list[str] = []
-    train(replace(within, steps=2), notify=told.append)
-    assert told == []
-    train(replace(within, images=(*apart.images, tmp_path / "photos")), resume=True, notify=told.append)
+    notices: list[str] = []
+    train(replace(within, steps=2), notify=notices.append)
+    assert notices == []
+    train(replace(within, images=(*apart.images, tmp_path / "photos")), resume=True, notify=notices.append)
     examples = tmp_path / place / "examples"
-    assert told.pop().startswith("the pictures are not those of the first 2 steps")  # each is there twice
-    assert told == [
+    assert notices.pop().startswith("the pictures are not those of the first 2 steps")  # each is there twice
+    assert notices == [
         f"left out 18 pictures, examples of a run, such as {examples}/2_0.webp",  # two folders
         f"left out 9 pictures, examples of a run, such as {examples}/2_0.webp",
     ]
     within = replace(within, output=tmp_path / "other")
-    got = load_weights(train(within, notify=told.append))
+    got = load_weights(train(within, notify=notices.append))
     assert all(torch.equal(got[name], wanted[name]) for name in wanted)
     with pytest.raises(UsageError, match=r"no pictures in \S+examples: all are examples of a run; give an"):
         train(replace(within, images=(examples,), output=tmp_path / "third"))
@@ -106,9 +106,9 @@ def test_pictures_of_the_user_are_no_examples(config: TrainConfig, tmp_path: Pat
     examples = tmp_path / "photos" / "examples"
     (examples / "2_0.webp").rename(examples / "holiday.webp")
     (examples / "input_1.webp").rename(tmp_path / "photos" / "input_1.webp")
-    told: list[str] = []
-    train(replace(config, output=tmp_path / "other"), notify=told.append)
-    assert [sentence.split(" pictures")[0] for sentence in told] == ["left out 7"] * 2
+    notices: list[str] = []
+    train(replace(config, output=tmp_path / "other"), notify=notices.append)
+    assert [sentence.split(" pictures")[0] for sentence in notices] == ["left out 7"] * 2
 
 
 def test_pictures_of_long_names_and_of_one_name_have_examples_of_their_own(
@@ -145,8 +145,8 @@ def test_a_report_that_cannot_be_written_does_not_end_a_training(config: TrainCo
         if where != "examples" and step == 1:
             place.mkdir()
 
-    told: list[str] = []
-    assert train(config, on_step=get_in_the_way, notify=told.append)
-    assert len(told) == 1
-    assert told[0].startswith(f"the training goes on, but not its report: cannot write {place}")
+    notices: list[str] = []
+    assert train(config, on_step=get_in_the_way, notify=notices.append)
+    assert len(notices) == 1
+    assert notices[0].startswith(f"the training goes on, but not its report: cannot write {place}")
     assert [line["step"] for line in read_log(config.output) if "psnr_x2" in line] == [2, 4, 6]

@@ -72,7 +72,7 @@ def test_checkpoints_for_the_package_are_the_mean_of_their_sources(
         ),
     ],
 )
-def test_checkpoints_for_the_package_tell_what_they_learned(
+def test_checkpoints_for_the_package_say_what_they_learned(
     config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes, kept, left_out
 ) -> None:
     source, target = tmp_path / "a.safetensors", tmp_path / "b.safetensors"

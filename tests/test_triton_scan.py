@@ -41,7 +41,7 @@ def test_agrees_with_the_plain_loop_and_its_gradient(case):
         ("states no power of two", 1, 70, 3),
         ("path of each image", 2, 70, 3),
         ("very slow", 1, 70, 3),
-        ("slow beside fast", 1, 70, 3),
+        ("slow next to fast", 1, 70, 3),
     ],
 )
 def test_agrees_where_paths_are_walked_in_stretches(case, paths, length, stretches, monkeypatch):

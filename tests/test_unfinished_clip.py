@@ -93,7 +93,7 @@ def test_what_is_finished_is_not_lost_by_a_word_that_was_forgotten(target: str, 
 
 
 @pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS.keys())
-def test_what_is_lost_is_told_before(target: str, place: Path, capsys, monkeypatch) -> None:
+def test_what_is_lost_is_reported_before(target: str, place: Path, capsys, monkeypatch) -> None:
     with stopping_after(7):
         main(command(target))
     begin, there = UnfinishedClip.begin, []

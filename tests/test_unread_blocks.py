@@ -1,4 +1,4 @@
-"""Blocks of files that no result has: those that a user would miss are told, and no others."""
+"""Blocks of files that no result has: those that a user would miss are named, and no others."""
 
 import io
 import json
@@ -80,12 +80,12 @@ UUID = bytes.fromhex("d8fec3d61b0e483c92975828877ec481")
     ],
     ids=["png", "jpeg", "webp", "gif", "tiff", "avif", "jpeg2000"],
 )
-def test_content_credentials_are_told_in_words(data: bytes) -> None:
+def test_content_credentials_are_named_in_words(data: bytes) -> None:
     assert read_picture(data).warnings == (f"left out: {CREDENTIALS}",)
 
 
 @pytest.mark.parametrize(
-    ("data", "told"),
+    ("data", "blocks"),
     [
         (png((b"caBX", MANIFEST), (b"prVt", b"own")), f"PNG chunk prVt and {CREDENTIALS}"),
         (png((b"npTc", bytes(32)), (b"prVt", b""), (b"prVt", b"")), "PNG chunks npTc and prVt"),
@@ -107,8 +107,8 @@ def test_content_credentials_are_told_in_words(data: bytes) -> None:
         (boxes("jpeg2000", (b"uuid", b"JpgTiffExif->JP2" + exif_block())), "EXIF"),
     ],
 )
-def test_what_a_user_would_miss_is_named(data: bytes, told: str) -> None:
-    assert read_picture(data).warnings == (f"left out: {told}",)
+def test_what_a_user_would_miss_is_named(data: bytes, blocks: str) -> None:
+    assert read_picture(data).warnings == (f"left out: {blocks}",)
 
 
 def test_what_cameras_and_programs_note_for_themselves_is_left_out_without_a_word() -> None:
@@ -132,8 +132,8 @@ def test_what_cameras_and_programs_note_for_themselves_is_left_out_without_a_wor
 def test_the_command_says_so_once_and_strip_says_nothing(run: Any, weights: Path) -> None:
     Path("a.png").write_bytes(png((b"caBX", MANIFEST), (b"prVt", b"own")))
     call = ("denoise", "a.png", "--weights", weights / "same.safetensors", "--json", "--overwrite")
-    for options, told in (((), [f"left out: PNG chunk prVt and {CREDENTIALS}"]), (("--strip",), [])):
+    for options, warnings in (((), [f"left out: PNG chunk prVt and {CREDENTIALS}"]), (("--strip",), [])):
         code, out, err = run(*call, *options)
         (done,) = (event for event in map(json.loads, out) if event["event"] == "done")
-        assert (code, done["warnings"]) == (0, told)
-        assert err.count("C2PA") == len(told)
+        assert (code, done["warnings"]) == (0, warnings)
+        assert err.count("C2PA") == len(warnings)

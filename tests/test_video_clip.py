@@ -1,4 +1,4 @@
-"""Clips are told for what they are, and read frame by frame: times, starts, damage."""
+"""Clips are recognised for what they are, and read frame by frame: times, starts, damage."""
 
 import io
 import os
@@ -97,7 +97,7 @@ def test_matroska_estimates_frames_until_they_are_counted(tmp_path: Path) -> Non
     assert (counted.frames, counted.frames_exact, counted.variable) == (len(UNEVEN), True, True)
 
 
-def test_variable_times_of_mp4_are_told_at_once(tmp_path: Path) -> None:
+def test_variable_times_of_mp4_are_recognised_at_once(tmp_path: Path) -> None:
     make_clip(tmp_path / "a.mp4", "mp4", times=UNEVEN)
     facts = probe_clip(tmp_path / "a.mp4")
     assert (facts.frames, facts.frames_exact, facts.variable) == (len(UNEVEN), True, True)
@@ -251,7 +251,7 @@ def test_fragments_that_were_not_read_are_not_taken_for_missing(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("number", "words"), [(10, "frame 10 of .* is broken"), (13, "part of .* is broken")]
 )
-def test_broken_frames_are_told_and_do_not_end_the_clip(number: int, words: str, tmp_path: Path) -> None:
+def test_broken_frames_are_reported_and_do_not_end_the_clip(number: int, words: str, tmp_path: Path) -> None:
     make_clip(tmp_path / "a.mp4", "mp4", options={"preset": "ultrafast", "g": "10", "crf": "5"})
     data = bytearray((tmp_path / "a.mp4").read_bytes())
     with av.open(str(tmp_path / "a.mp4")) as container:
@@ -271,14 +271,14 @@ def test_broken_frames_are_told_and_do_not_end_the_clip(number: int, words: str,
     assert all(psnr(by_time[n].pixels, picture(n)) > 32 for n in (*range(10), *range(20, 30)))
 
 
-def test_times_that_begin_anew_are_told_once_for_each_place(tmp_path: Path) -> None:
+def test_times_that_begin_anew_are_reported_once_for_each_place(tmp_path: Path) -> None:
     make_clip(tmp_path / "a.ts", "mpegts", times=[3003 * n for n in range(40)])
     data = (tmp_path / "a.ts").read_bytes()
     (tmp_path / "a.ts").write_bytes(data * 3)
     with open_clip(tmp_path / "a.ts") as clip:
         assert len(list(clip.frames())) == 120
-        told = [sentence for sentence in clip.warnings if "go backwards" in sentence]
-    assert [re.findall(r"at frame (\d+)", sentence) for sentence in told] == [["40"], ["80"]]
+        jumps = [sentence for sentence in clip.warnings if "go backwards" in sentence]
+    assert [re.findall(r"at frame (\d+)", sentence) for sentence in jumps] == [["40"], ["80"]]
 
 
 def test_many_sentences_of_a_kind_hide_no_others() -> None:
@@ -308,11 +308,11 @@ def test_marked_frames_are_those_of_an_undisturbed_read(damage: int | None, tmp_
         (tmp_path / "a.mp4").write_bytes(data)
     with open_clip(tmp_path / "a.mp4") as clip:
         whole = list(clip.frames())
-        told = list(clip.warnings)
+        warnings = list(clip.warnings)
     with open_clip(tmp_path / "a.mp4") as surveyed:
         marks = list(surveyed.survey())
-    assert surveyed.warnings == told
-    assert told or damage != 10
+    assert surveyed.warnings == warnings
+    assert warnings or damage != 10
     assert [(mark.pts, mark.duration) for mark in marks] == [(each.pts, each.duration) for each in whole]
     for start in range(0, len(whole), 4):
         with open_clip(tmp_path / "a.mp4") as clip:
@@ -381,7 +381,7 @@ def test_alpha_of_webm_is_read(tmp_path: Path) -> None:
     assert psnr(frames[1].pixels, picture(1, alpha=True)) > 32
 
 
-def test_interlaced_clips_are_told_and_deinterlaced_on_demand(tmp_path: Path) -> None:
+def test_interlaced_clips_are_recognised_and_deinterlaced_on_demand(tmp_path: Path) -> None:
     """A bar that moves by eight pixels from field to field has combs until it is deinterlaced."""
     with av.open(str(tmp_path / "a.mkv"), "w") as container:
         stream = container.add_stream(
@@ -485,7 +485,7 @@ def test_pipes_have_names_too(tmp_path: Path) -> None:
     writer.join()
 
 
-def test_a_pipe_that_ends_before_the_first_frame_is_told() -> None:
+def test_a_pipe_that_ends_before_the_first_frame_is_reported() -> None:
     raw = RawInput("rgb24", 2, 2, Fraction(24))
     with (
         open_clip(io.BytesIO(bytes(12 * 3)), raw=raw) as clip,
@@ -518,10 +518,10 @@ def test_raw_frames_that_end_inside_one_doubt_the_size(format: str) -> None:
         raw = RawInput(format, width, height, Fraction(25))
         with open(reader, "rb") as pipe, open_clip(pipe, raw=raw) as clip:
             assert len(list(clip.frames())) == count
-            told = (
+            doubt = (
                 f"standard input ends inside a frame, which is left out; check whether --raw {width}x{height}"
             )
-            assert clip.warnings == ([f"{told} is its size"] if warns else [])
+            assert clip.warnings == ([f"{doubt} is its size"] if warns else [])
 
 
 def test_yuv4mpeg_is_read_from_a_pipe() -> None:
@@ -535,7 +535,7 @@ def test_yuv4mpeg_is_read_from_a_pipe() -> None:
 
 
 @pytest.mark.parametrize("kind", ["file", "pipe"])
-def test_yuv4mpeg_that_ends_inside_a_frame_is_told(kind: str, tmp_path: Path) -> None:
+def test_yuv4mpeg_that_ends_inside_a_frame_is_reported(kind: str, tmp_path: Path) -> None:
     frame = b"FRAME\n" + bytes([126] * 8 + [128] * 4)
     whole = b"YUV4MPEG2 W4 H2 F25:1 Ip A1:1 C420mpeg2\n" + frame * 3
     for content, warns in ((whole, False), (whole[:-1], True), (whole[: -len(frame) + 7], True)):

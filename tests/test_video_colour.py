@@ -156,7 +156,7 @@ class TestPatches:
             np.testing.assert_allclose(frame.pixels[MIDDLES], seen[MIDDLES], atol=1.5 / 255)
 
 
-def test_clips_that_tell_nothing_are_taken_as_players_take_them() -> None:
+def test_clips_that_say_nothing_are_taken_as_players_take_them() -> None:
     def settle(size: tuple[int, int], primaries: int = 2, transfer: int = 2) -> tuple[str, int]:
         tags = settle_tags(2, primaries, transfer, 0, is_rgb=False, size=size)
         assert tags.assumed == ("matrix", "range")
@@ -250,17 +250,17 @@ def test_frames_of_every_matrix_are_read(name: str, matrix: int) -> None:
     assert frame.colorspace == matrix
     pixels = frame_to_rgb(reformat(frame, width=64, height=48), tags, "left")
     assert pixels.shape == (48, 64, 3)
-    told = explain_matrix(matrix, tags)
-    assert (told is not None) is (matrix >= 10)
+    explanation = explain_matrix(matrix, tags)
+    assert (explanation is not None) is (matrix >= 10)
 
 
-def test_a_matrix_that_another_stands_for_is_told(tmp_path: Path) -> None:
+def test_a_matrix_that_another_stands_for_is_reported(tmp_path: Path) -> None:
     make_clip(tmp_path / "a.mkv", "matroska", times=[0, 3003], colorspace=10, color_primaries=9)
     with open_clip(tmp_path / "a.mkv") as clip:
         assert len(list(clip.frames())) == 2
         assert clip.facts.colour.matrix_name == "bt2020nc"
-        (told,) = clip.warnings
-    assert "colours by the matrix bt2020c cannot be computed; bt2020nc is taken for it and written" in told
+        (warning,) = clip.warnings
+    assert "colours by the matrix bt2020c cannot be computed; bt2020nc is taken for it and written" in warning
 
 
 @pytest.mark.parametrize(
@@ -346,7 +346,7 @@ def test_the_place_of_chroma_is_read_and_the_frame_is_not_changed(
 @pytest.mark.parametrize("codec", ["ffv1", "libvpx-vp9"])
 @pytest.mark.parametrize("size", [(64, 48), (32, 32)])
 @pytest.mark.parametrize(("place", "siting"), [(None, "left"), ("center", "centre"), ("topleft", "topleft")])
-def test_the_place_that_only_the_container_tells_is_taken(
+def test_the_place_that_only_the_container_names_is_taken(
     place: str | None, siting: str, size: tuple[int, int], codec: str, tmp_path: Path
 ) -> None:
     options = {"chroma_sample_location": place} if place else {}
@@ -373,7 +373,7 @@ def test_chroma_in_the_corner_stays_there(codec: str, target: str, tmp_path: Pat
 
 
 @pytest.mark.parametrize(("codec", "target"), [("vp9", "b.webm"), ("ffv1", "b.mkv"), ("av1", "b.mp4")])
-def test_chroma_lies_left_where_a_codec_does_not_tell(codec: str, target: str, tmp_path: Path) -> None:
+def test_chroma_lies_left_where_a_codec_does_not_say(codec: str, target: str, tmp_path: Path) -> None:
     options = choose_options(facts(), Path(target), size=(64, 48), codec=codec, preset=FAST.get(codec))
     with SegmentWriter(tmp_path / "a", facts(), options) as writer:
         writer.write(picture(0), 0, 1)

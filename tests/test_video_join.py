@@ -145,8 +145,8 @@ def test_transparency_of_vp9_is_in_the_clip(target: str, has_alpha: bool, tmp_pa
         tmp_path / "a.webm", "webm", codec="libvpx-vp9", pix_fmt="yuva420p", times=times, options=options
     )
     for source, result in (("a.webm", target), (target, f"again-{target}")):  # what was written is read, too
-        segments, told = make_segments(tmp_path, tmp_path / source, tmp_path / result)
-        join_segments(segments, tmp_path / source, tmp_path / result, told)
+        segments, facts = make_segments(tmp_path, tmp_path / source, tmp_path / result)
+        join_segments(segments, tmp_path / source, tmp_path / result, facts)
         with open_clip(tmp_path / result) as clip:
             assert clip.facts.has_alpha == has_alpha
             pixels = list(clip.frames())[2].pixels
@@ -231,7 +231,7 @@ def test_rotation_shape_and_colours_are_kept(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_matroska_tells_the_shape_of_pixels(
+def test_matroska_has_the_shape_of_pixels(
     codec: str, suffix: str, aspect: Fraction, title: str | None, tmp_path: Path
 ) -> None:
     source, target = tmp_path / "a.mkv", tmp_path / f"b.{suffix}"
@@ -252,9 +252,9 @@ def test_matroska_tells_the_shape_of_pixels(
         assert len([packet for packet in container.demux() if packet.size]) == 2
     if shutil.which("mkvmerge"):  # a reader that is not FFmpeg, and checks the sums
         done = subprocess.run(["mkvmerge", "-J", str(target)], capture_output=True, text=True, check=True)
-        told = json.loads(done.stdout)
-        assert told["errors"] == told["warnings"] == []
-        assert told["tracks"][0]["properties"].get("track_name") == title
+        identified = json.loads(done.stdout)
+        assert identified["errors"] == identified["warnings"] == []
+        assert identified["tracks"][0]["properties"].get("track_name") == title
     if shutil.which("ffprobe"):
         (stream,) = show_streams(target)["streams"]
         assert stream["sample_aspect_ratio"].replace(":", "/") == str(aspect)
@@ -449,10 +449,10 @@ def test_sound_before_the_start_of_an_edit_list_is_not_heard(tmp_path: Path) -> 
         assert [frame.number for frame in clip.frames()] == list(range(15))
     for target, most in (("b.mp4", 0.0), ("b.mkv", 0.1)):
         assert join(tmp_path, tmp_path / "a.mp4", tmp_path / target, 15) == []
-        told = show_streams(tmp_path / target)
-        video, audio = (float(stream["start_time"]) for stream in told["streams"])
+        shown = show_streams(tmp_path / target)
+        video, audio = (float(stream["start_time"]) for stream in shown["streams"])
         assert 0 <= video - audio <= most
-        assert float(told["format"]["duration"]) == pytest.approx(0.5 + video, abs=0.03)
+        assert float(shown["format"]["duration"]) == pytest.approx(0.5 + video, abs=0.03)
 
 
 def test_nothing_is_written_under_the_name_before_the_end(tmp_path: Path) -> None:
@@ -490,18 +490,18 @@ def test_segments_must_follow_one_another(tmp_path: Path) -> None:
 def test_the_program_ffprobe_finds_no_fault(target: str, tmp_path: Path) -> None:
     make_clip(tmp_path / "a.mp4", "mp4", sound=Sound("aac", 0.25))
     join(tmp_path, tmp_path / "a.mp4", tmp_path / target)
-    told = show_streams(tmp_path / target, "-count_frames")
-    video, audio = told["streams"]
+    shown = show_streams(tmp_path / target, "-count_frames")
+    video, audio = shown["streams"]
     assert (video["codec_name"], audio["codec_name"]) == ("h264", "aac")
     assert int(video["nb_read_frames"]) == 30
     assert Fraction(video["r_frame_rate"]) == Fraction(30000, 1001)
     assert float(video["start_time"]) == 0
     assert float(audio["start_time"]) == pytest.approx(0.25 - 1024 / 48000, abs=0.001)
-    assert float(told["format"]["duration"]) == pytest.approx(1.23, abs=0.02)
-    assert told["format"]["tags"]["title"] == "A title"
+    assert float(shown["format"]["duration"]) == pytest.approx(1.23, abs=0.02)
+    assert shown["format"]["tags"]["title"] == "A title"
 
 
-def test_a_full_disk_is_told_in_a_line_and_leaves_nothing(tmp_path: Path) -> None:
+def test_a_full_disk_is_reported_in_a_line_and_leaves_nothing(tmp_path: Path) -> None:
     make_clip(tmp_path / "a.mp4", "mp4", sound=Sound("aac"))
     for target in ("b.mp4", "b.mkv"):
         segments, clip_facts = make_segments(tmp_path, tmp_path / "a.mp4", tmp_path / target)
@@ -513,7 +513,7 @@ def test_a_full_disk_is_told_in_a_line_and_leaves_nothing(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("suffix", [".mkv", ".mp4"])
-def test_a_broken_packet_of_sound_is_left_out_and_told(tmp_path: Path, suffix: str) -> None:
+def test_a_broken_packet_of_sound_is_left_out_and_reported(tmp_path: Path, suffix: str) -> None:
     source, target = tmp_path / "a.ts", tmp_path / f"b{suffix}"
     make_clip(source, "mpegts", sound=Sound("aac"))
     content = source.read_bytes()

@@ -122,7 +122,7 @@ def test_an_open_reader_is_closed_with_its_clip(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("format", ["h264", "mp4", "mpegts"])
 @pytest.mark.parametrize("start", [0, 30])
-def test_a_clip_that_was_replaced_is_told(format: str, start: int, tmp_path: Path) -> None:
+def test_a_clip_that_was_replaced_is_reported(format: str, start: int, tmp_path: Path) -> None:
     path = tmp_path / "clip"
     make_clip(path, format, times=times(60), options=GOP)
     with open_clip(path) as clip:
@@ -151,7 +151,7 @@ def test_times_alone_count_for_frames_that_were_surveyed_after_a_jump(tmp_path: 
             list(clip.marked_frames(30, shifted[:5]))
 
 
-def test_frames_after_broken_data_are_not_told_as_changed(tmp_path: Path) -> None:
+def test_frames_after_broken_data_are_not_reported_as_changed(tmp_path: Path) -> None:
     options = {"preset": "ultrafast", "g": "10", "crf": "5"}
     make_clip(tmp_path / "a.mp4", "mp4", times=times(40), options=options)
     data = bytearray((tmp_path / "a.mp4").read_bytes())
@@ -179,7 +179,7 @@ def write_numbers(folder: Path, numbers: range) -> None:
 
 @pytest.mark.parametrize("kind", ["folder", "pattern"])
 @pytest.mark.parametrize("what", ["deleted", "last deleted", "replaced", "added"])
-def test_images_that_change_after_a_survey_are_told(kind: str, what: str, tmp_path: Path) -> None:
+def test_images_that_change_after_a_survey_are_reported(kind: str, what: str, tmp_path: Path) -> None:
     folder = tmp_path / "f"
     folder.mkdir()
     write_numbers(folder, range(8))
@@ -205,7 +205,7 @@ def test_images_that_change_after_a_survey_are_told(kind: str, what: str, tmp_pa
             list(clip.marked_frames(5, marks[5:]))
 
 
-def test_an_image_that_goes_while_a_clip_is_open_is_told(tmp_path: Path) -> None:
+def test_an_image_that_goes_while_a_clip_is_open_is_reported(tmp_path: Path) -> None:
     write_numbers(tmp_path, range(4))
     with open_clip(tmp_path) as clip:
         marks = list(clip.survey())

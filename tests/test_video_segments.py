@@ -162,8 +162,8 @@ def test_hdr_metadata_is_written(codec: str, tmp_path: Path) -> None:
         found = again.facts.mastering
     assert found is not None
     for name in ("red", "green", "blue", "white"):
-        told, wanted = getattr(found, name), getattr(display, name)
-        assert [float(value) for value in told] == pytest.approx([float(value) for value in wanted], abs=2e-5)
+        got, wanted = getattr(found, name), getattr(display, name)
+        assert [float(value) for value in got] == pytest.approx([float(value) for value in wanted], abs=2e-5)
     assert found.luminance is not None
     assert [float(value) for value in found.luminance] == pytest.approx([0.005, 1000], rel=0.02)
 
@@ -205,7 +205,7 @@ def test_frames_out_of_order_are_a_bug(tmp_path: Path) -> None:
             writer.write(picture(1), 10, 1)
 
 
-def test_a_full_disk_is_told_in_a_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_full_disk_is_reported_in_a_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     clip = facts(width=320, height=240)
     options = fast_options(clip, "a.mkv", "ffv1")
     with (
@@ -253,14 +253,14 @@ def test_frames_of_two_fields_say_which_comes_first(
     options = options or choose_options(clip, Path(f"a{suffix}"), size=(64, 48), codec=codec)
     assert options.fields == {"tt": "tff", "bb": "bff"}[order]
     write(tmp_path / "a.mkv", clip, options)
-    told = probe_clip(tmp_path / "a.mkv")
-    assert (told.interlaced, told.field_order) in ((True, order), (True, "unknown"))  # before PyAV 18
+    probed = probe_clip(tmp_path / "a.mkv")
+    assert (probed.interlaced, probed.field_order) in ((True, order), (True, "unknown"))  # before PyAV 18
     assert sorted(read_times(tmp_path / "a.mkv").pts) == UNEVEN
     with open_clip(tmp_path / "a.mkv") as clip:
         assert all(psnr(frame.pixels, picture(frame.number)) > 32 for frame in clip.frames())
 
 
-def test_fields_are_told_only_where_they_are_known_and_fit() -> None:
+def test_fields_are_noted_only_where_they_are_known_and_fit() -> None:
     def fields(size: tuple[int, int], codec: str = "h264", **changes: Any) -> str:
         clip = facts(interlaced=True, width=64, height=size[1], **changes)
         return choose_options(clip, Path("a.mkv"), size=size, codec=codec).fields
@@ -384,7 +384,7 @@ def test_no_codec_is_named_that_the_container_does_not_hold() -> None:
     assert choose_options(facts(), Path("a.mkv"), size=(63, 48), codec="av1").pixel_format == "yuv420p"
 
 
-def test_what_dolby_vision_alone_tells_of_colours_is_lost_with_it() -> None:
+def test_what_dolby_vision_alone_says_of_colours_is_lost_with_it() -> None:
     clip = facts(**DEEP, dynamic_hdr=("Dolby Vision",))  # nothing else tells its colours
     options = choose_options(clip, Path("a.mp4"), size=(64, 48))
     assert options.notes[0].startswith("Dolby Vision metadata is left out; the colours may change")

@@ -44,12 +44,12 @@ def test_frames_become_numbered_images_and_clips_again(bits: int, dtype: type, t
     for source in (tmp_path / "f" / "%04d.png", tmp_path / "f"):
         with open_clip(source, rate=NTSC) as clip:
             assert isinstance(clip, NumberedFrames)
-            told = clip.facts
+            described = clip.facts
             frames = list(clip.frames())
-        assert (told.frames, told.frames_exact, told.variable) == (3, True, False)
-        assert (told.width, told.height, told.bits) == (WIDTH, HEIGHT, 8 if bits == 8 else 16)
-        assert (told.frame_rate, told.duration) == (NTSC, 3 / NTSC)
-        assert told.colour.matrix_name == "rgb"
+        assert (described.frames, described.frames_exact, described.variable) == (3, True, False)
+        assert (described.width, described.height, described.bits) == (WIDTH, HEIGHT, 8 if bits == 8 else 16)
+        assert (described.frame_rate, described.duration) == (NTSC, 3 / NTSC)
+        assert described.colour.matrix_name == "rgb"
         assert [(frame.number, frame.pts, frame.duration) for frame in frames] == [
             (0, 0, 1),
             (1, 1, 1),
@@ -60,7 +60,7 @@ def test_frames_become_numbered_images_and_clips_again(bits: int, dtype: type, t
             np.testing.assert_allclose(frame.pixels, picture(frame.number + 1), atol=0.501 / white)
 
 
-def test_a_start_is_an_image_and_missing_numbers_are_told(tmp_path: Path) -> None:
+def test_a_start_is_an_image_and_missing_numbers_are_reported(tmp_path: Path) -> None:
     write_numbers(tmp_path / "f" / "%d.png", [8, 9, 10, 13])
     with open_clip(tmp_path / "f" / "%d.png") as clip:
         assert "2 numbers are missing" in clip.warnings[0]
@@ -97,7 +97,7 @@ def test_alpha_and_gray_images_are_frames(tmp_path: Path) -> None:
     assert second.pixels[..., 3].min() == 1
 
 
-def test_what_later_images_have_more_than_the_first_is_told(tmp_path: Path) -> None:
+def test_what_later_images_have_more_than_the_first_is_reported(tmp_path: Path) -> None:
     write_frame(tmp_path / "%d.png", 0, picture(0))
     write_frame(tmp_path / "%d.png", 1, picture(1, alpha=True))
     write_frame(tmp_path / "%d.png", 2, picture(2), bits=16)
@@ -180,7 +180,7 @@ def one_frame(tag: str, size: tuple[int, int] = (WIDTH, HEIGHT)) -> bytes:
     ],
 )
 @pytest.mark.parametrize("size", [(WIDTH, HEIGHT), (16, 8)])
-def test_the_tag_of_yuv4mpeg_tells_where_chroma_lies(
+def test_the_tag_of_yuv4mpeg_says_where_chroma_lies(
     tag: str, siting: str, written: str, size: tuple[int, int]
 ) -> None:
     source, result = io.BytesIO(one_frame(tag, size)), io.BytesIO()

@@ -246,7 +246,7 @@ import gc, sys
 from mambair_cli.system.warmup import import_torch
 assert "torch" not in sys.modules
 looked = []
-gc.callbacks.append(lambda phase, told: looked.append(phase))
+gc.callbacks.append(lambda phase, info: looked.append(phase))
 import_torch("cpu")
 assert "torch" in sys.modules
 sys.exit(bool(looked))
@@ -297,7 +297,7 @@ def test_what_triton_raises_is_left_to_its_kernels(driver, monkeypatch, join):
 
 
 # Its argument is the file of a PyTorch that has a library for CUDA.
-KNOW_BESIDE_PYTORCH = """
+KNOW_NEXT_TO_PYTORCH = """
 import ctypes, importlib.util, sys, threading
 from types import SimpleNamespace
 
@@ -321,4 +321,4 @@ sys.exit(triton_key.cache_info().currsize != 1)
 def test_triton_knows_itself_when_pytorch_is_there(install):
     pytest.importorskip("triton")
     assert torch.__spec__.origin
-    subprocess.run([sys.executable, "-c", KNOW_BESIDE_PYTORCH, torch.__spec__.origin], check=True)
+    subprocess.run([sys.executable, "-c", KNOW_NEXT_TO_PYTORCH, torch.__spec__.origin], check=True)

@@ -90,9 +90,9 @@ def test_a_worker_that_dies_hands_its_image_to_another(weights):
         save_photo(f"photos/{index}.png", (30, 20), seed=index)
     alone = Restorer(weights=weights, device="cpu")
     assert restore(ThisProcess(alone).perform, weights, "alone") == {}
-    told = []
+    notices = []
     executor = WorkerProcesses(
-        ["cpu", "cpu"], alone, RestoreSettings(Asked(weights=weights)), threads=1, notify=told.append
+        ["cpu", "cpu"], alone, RestoreSettings(Asked(weights=weights)), threads=1, notify=notices.append
     )
     try:
         assert restore(executor.perform, weights, "side_by_side") == {}
@@ -105,8 +105,8 @@ def test_a_worker_that_dies_hands_its_image_to_another(weights):
                 yield outcome
 
         errors = restore(kill_one, weights, "one_killed")
-        assert len(told) == 1
-        assert re.search("the worker on cpu died while it had (photos/|tiles of an image)", told[0])
+        assert len(notices) == 1
+        assert re.search("the worker on cpu died while it had (photos/|tiles of an image)", notices[0])
         assert list(errors) == ["photos/3.png"]
         for worker in workers():
             worker.kill()
@@ -121,8 +121,8 @@ def test_a_worker_that_dies_hands_its_image_to_another(weights):
 
         with pytest.raises(MambairError, match=r"all workers have died.*--resume"):
             restore(kill_for_good, weights, "none")
-        assert "the worker on cpu died at its start: " in told[-2]
-        assert told[-1] == f"no further worker is started on cpu: {MOST_LOSSES} were lost"
+        assert "the worker on cpu died at its start: " in notices[-2]
+        assert notices[-1] == f"no further worker is started on cpu: {MOST_LOSSES} were lost"
     finally:
         executor.close()
     assert read_files("side_by_side") == read_files("alone")
@@ -134,7 +134,7 @@ def test_a_worker_that_dies_hands_its_image_to_another(weights):
 
 @pytest.mark.parametrize("count", [1, 2, 3])
 @pytest.mark.parametrize("deadly", [{2}, {2, 3}])
-def test_an_image_that_kills_whoever_takes_it_is_given_up(weights, count, deadly):
+def test_an_image_that_kills_each_worker_is_given_up(weights, count, deadly):
     executor = WorkerProcesses(
         ["cpu"] * count, Restorer(weights=weights), RestoreSettings(Asked(weights=weights)), threads=1
     )
@@ -157,9 +157,9 @@ def test_an_image_that_kills_whoever_takes_it_is_given_up(weights, count, deadly
 
 
 def test_only_a_death_is_taken_for_one(weights, monkeypatch):
-    told = []
+    notices = []
     executor = WorkerProcesses(
-        ["cpu", "cpu"], Restorer(weights=weights), RestoreSettings(Asked(weights=weights)), 1, told.append
+        ["cpu", "cpu"], Restorer(weights=weights), RestoreSettings(Asked(weights=weights)), 1, notices.append
     )
     outcome = Outcome(Job(Source(Path("photos/0.png")), Path("0.png")), None, (1, 1))
     receive = worker.receive
@@ -182,7 +182,7 @@ def test_only_a_death_is_taken_for_one(weights, monkeypatch):
             say_first(message)
             with pytest.raises(ValueError, match=error):
                 executor.collect(executor.launch(tiles, [(0, 0)], None))
-        assert told == []
+        assert notices == []
         assert len(workers()) == 2
     finally:
         executor.close()
@@ -204,13 +204,13 @@ class Failing:
 
 @pytest.mark.skipif(not hasattr(torch, "AcceleratorError"), reason="this PyTorch has no name for it")
 def test_a_device_that_fails_hands_its_images_to_another(weights):
-    told = []
+    notices = []
     executor = WorkerProcesses(
         ["cpu", "cpu", "cpu"],
         Restorer(weights=weights),
         RestoreSettings(Asked(weights=weights)),
         threads=1,
-        notify=told.append,
+        notify=notices.append,
     )
 
     def fail_once(tasks, is_stopped):
@@ -225,8 +225,8 @@ def test_a_device_that_fails_hands_its_images_to_another(weights):
         executor.close()
     assert len(read_files("out")) == IMAGES - 1  # it fails wherever it goes; the others are done all the same
     assert list(errors) == ["photos/4.png"]
-    assert all("CUDA error: launch failure" in sentence for sentence in told)
-    assert "Compile" not in "".join(told)
+    assert all("CUDA error: launch failure" in sentence for sentence in notices)
+    assert "Compile" not in "".join(notices)
 
 
 @pytest.fixture
@@ -293,21 +293,23 @@ def test_a_worker_that_dies_over_tiles_hands_them_to_another(tiled, survivors):
     settings = with_tiles(tiled, 32)
     alone = Restorer.from_settings(settings)
     restore(ThisProcess(alone).perform, tiled.asked.weights, "alone")
-    told = []
+    notices = []
 
     def kill(number, done, total):
         if done == 5:
             for worker in workers()[survivors:]:
                 worker.kill()
 
-    executor = WorkerProcesses(["cpu", "cpu"], alone, settings, threads=1, notify=told.append, on_tiles=kill)
+    executor = WorkerProcesses(
+        ["cpu", "cpu"], alone, settings, threads=1, notify=notices.append, on_tiles=kill
+    )
     try:
         errors = restore(executor.perform, tiled.asked.weights, "spread")
     finally:
         executor.close()
     assert list(errors) == ([] if survivors else ["photos/large.png"])  # over which both have died
-    assert len(told) == 2 - survivors
-    assert "the worker on cpu died while it had tiles of an image" in told[0]
+    assert len(notices) == 2 - survivors
+    assert "the worker on cpu died while it had tiles of an image" in notices[0]
     wanted = read_files("alone").items()
     assert read_files("spread") == {name: data for name, data in wanted if survivors or name != "large.png"}
 
@@ -360,9 +362,9 @@ def test_a_run_that_fails_fast_ends_its_workers_with_what_they_have_begun(weight
         Image.new("RGB", (200, 200), (index, 0, 0)).save(f"photos/more{index}.png")
     Path("photos/bad.png").write_bytes(bytes(10**6))  # the largest, so the first
     restorer = Restorer(weights=weights)
-    told = []
+    notices = []
     executor = WorkerProcesses(
-        ["cpu", "cpu"], restorer, RestoreSettings(Asked(weights=weights)), threads=1, notify=told.append
+        ["cpu", "cpu"], restorer, RestoreSettings(Asked(weights=weights)), threads=1, notify=notices.append
     )
     try:
         jobs = name_targets(find_sources(["photos"]), "out", "_x4")
@@ -373,7 +375,7 @@ def test_a_run_that_fails_fast_ends_its_workers_with_what_they_have_begun(weight
     done = sorted(Path(outcome.job.place).name for outcome in outcomes if outcome.error is None)
     assert done == sorted(read_files("out"))
     assert len(done) < 40
-    assert told == []
+    assert notices == []
 
 
 @pytest.mark.parametrize("is_interrupted", [True, False])

@@ -34,7 +34,7 @@ def make_config(folder: Path, **changes: Any) -> TrainConfig:
     """Return the settings of a short run on the photographs of a folder.
 
     Args:
-        folder: Folder of ``photos``; the run goes beside them.
+        folder: Folder of ``photos``; the run goes next to them.
         changes: Settings that differ.
     """
     config = TrainConfig(

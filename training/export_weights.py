@@ -2,7 +2,7 @@
 
 python training/export_weights.py RUNS/x4/weights.safetensors mambair_cli/weights/tiny_x4.safetensors
 
-Of several checkpoints of one network it takes the mean, and the metadata of the first.
+From several checkpoints of one network it takes the mean, and the metadata of the first.
 """
 
 import argparse

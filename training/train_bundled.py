@@ -5,7 +5,7 @@ one after the other. Interrupted runs continue.
 
 A network learns from small crops first, and then, with ``--start``, from larger ones at a lower rate. With
 ``--fill`` the number of steps is what the given seconds allow, counted after compilation, so that the rate
-reaches zero in time; it follows the speed, which a training beside it may change.
+reaches zero in time; it follows the speed, which another training at the same time may change.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from mambair_cli.train.validation import ValidationPair, load_validation, measur
 SPEED_STEPS = 300  # timed steps from which on they tell how many fit
 UNTIMED_STEPS = 60  # before those: compiling, recording
 SAVE_SECONDS = 60  # between two saved states
-TELL_SECONDS = 15  # between two lines on the speed
+PRINT_SECONDS = 15  # between two lines on the speed
 
 
 def configure(name: str, arguments: argparse.Namespace) -> TrainConfig:
@@ -111,8 +111,8 @@ def start(name: str, arguments: argparse.Namespace) -> BundledRun:
 
 def train(runs: list[BundledRun], arguments: argparse.Namespace, begun: float) -> None:
     first = runs[0].trainer
-    saved = told = time.monotonic()
-    told_step = first_step = first.step
+    saved = printed = time.monotonic()
+    printed_step = first_step = first.step
     timed, timed_step = math.inf, first_step
     while first.step < first.config.steps and time.monotonic() - begun < arguments.stop_after:
         if first.step - first_step == UNTIMED_STEPS:
@@ -125,9 +125,9 @@ def train(runs: list[BundledRun], arguments: argparse.Namespace, begun: float) -
             for run in runs:
                 run.save()
             saved = time.monotonic()
-        if now - told > TELL_SECONDS:
-            speed = (first.step - told_step) / (now - told)
-            told, told_step = now, first.step
+        if now - printed > PRINT_SECONDS:
+            speed = (first.step - printed_step) / (now - printed)
+            printed, printed_step = now, first.step
             if arguments.fill and first.step - timed_step >= SPEED_STEPS and timed < now:
                 left = timed + arguments.fill - now
                 more = max(1, int(left * (first.step - timed_step) / (now - timed)))

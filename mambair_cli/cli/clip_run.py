@@ -80,7 +80,7 @@ class ClipRun:
         self._options, self._clips = options, clips
         self._exit_code = 0
         self._summary = Summary(clips, "clip")
-        self._has_told_model = False
+        self._has_named_model = False
         self._remarks = ClipRemarks(task, options)
 
     def start(self, restorer: "Restorer", notices: Sequence[str]) -> None:
@@ -123,9 +123,9 @@ class ClipRun:
             facts: "ClipFacts", chosen: "Restorer", need: "Need | None", encoding: "VideoOptions | None"
         ) -> None:
             has_fields = encoding is not None and bool(encoding.fields)
-            if not self._remarks.tell(job, facts, chosen, need, has_fields) and not self._has_told_model:
+            if not self._remarks.tell(job, facts, chosen, need, has_fields) and not self._has_named_model:
                 say(f"using {chosen.model.name} on {chosen.device}")
-            self._has_told_model = True
+            self._has_named_model = True
 
         try:
             shown, in_lines = not options.quiet, not options.json

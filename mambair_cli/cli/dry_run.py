@@ -161,11 +161,11 @@ def print_model(model: "RunModel", files: int, what: str, as_json: bool) -> None
     print(f"{names} on {model.place}" + ("" if is_here else " (not on this machine yet)"))
 
 
-def _print_job(planned: "PlannedJob", options: Options, is_told: bool) -> None:
+def _print_job(planned: "PlannedJob", options: Options, is_printed: bool) -> None:
     """Print what a run would do with an image; an error that was printed before only as an event."""
     job, error, forecast = planned.job, planned.error, planned.forecast
     if error is not None:
-        report_failure(str(job.source), error, options.json, "plan_failed", is_told)
+        report_failure(str(job.source), error, options.json, "plan_failed", is_printed)
     elif forecast is None:
         if options.json:
             print_event("plan_skipped", input=str(job.source), output=job.place)

@@ -167,8 +167,8 @@ def evaluate(
     Without --inputs, the inputs are made from the ground truth: with MATLAB's bicubic imresize for upscale,
     Gaussian noise of numpy's seed 0 for denoise (gray noise for gray pictures), Pillow's JPEG for dejpeg.
     With --degradation real, the name of an image decides what is done to it, and the PSNR of the input is
-    shown too. The bare output of the network is measured, which the other commands also correct towards the
-    input in smooth areas, rounded to 8 bits, as in the papers, or to 16 where the truth has more than 8.
+    shown too. The bare output of the network is measured, rounded to 8 bits, as in the papers, or to 16 where
+    the truth has more than 8. The other commands also correct it towards the input in smooth areas.
 
     The partner of x/baby.png in the folder of --inputs or --restored is x/baby.png, else any x/baby with
     another suffix, else in x/ a name with a mark, such as babyx4.png or baby_denoised.jpg, else one of these

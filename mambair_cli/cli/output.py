@@ -62,7 +62,7 @@ def complain(error: MambairError) -> None:
 
 
 def report_failure(
-    name: str, error: MambairError, as_json: bool, event: str = "failed", is_told: bool = False
+    name: str, error: MambairError, as_json: bool, event: str = "failed", is_printed: bool = False
 ) -> None:
     """Print that an input failed: the error and, for JSON, an event.
 
@@ -71,9 +71,9 @@ def report_failure(
         error: Why it failed.
         as_json: Whether events are printed.
         event: Name of the event.
-        is_told: Whether the error was printed before, for another input.
+        is_printed: Whether the error was printed before, for another input.
     """
-    if not is_told:
+    if not is_printed:
         complain(error)
     if as_json:
         from mambair_cli.runs.outcomes import describe_error

@@ -193,7 +193,7 @@ class _Lines:
 
     def begin(self) -> None:
         """Begin new work."""
-        self._told, self._part = time.perf_counter(), 0
+        self._printed, self._part = time.perf_counter(), 0
 
     def tell(self, share: float, sentence: str) -> None:
         """Print a sentence, if it is due.
@@ -203,8 +203,8 @@ class _Lines:
             sentence: How far it is, in words.
         """
         now, part = time.perf_counter(), int(MOST_LINES * share)
-        if self._shown and self._part < part < MOST_LINES and now - self._told >= LINE_SECONDS:
-            self._told, self._part = now, part
+        if self._shown and self._part < part < MOST_LINES and now - self._printed >= LINE_SECONDS:
+            self._printed, self._part = now, part
             say(sentence)
 
 

@@ -74,7 +74,7 @@ class Run:
         self._jobs: list[Job] | None = None
         self._exit_code = 0
         self._summary = Summary(0)
-        self._has_told_smaller = False
+        self._has_explained_smaller = False
         self._usual_model = ""
         self._notices: dict[str, str] = {}
         self._better: dict[str, str] = {}  # sentences that name a better model, by the model that is used
@@ -282,8 +282,8 @@ class Run:
                 if outcome.report is not None:  # a server tells it only now
                     report = outcome.report
                     self._explain(str(outcome.job.source), report.need, report.model)
-                if outcome.report and not len(outcome.report.plan) and not self._has_told_smaller:
-                    self._has_told_smaller = True
+                if outcome.report and not len(outcome.report.plan) and not self._has_explained_smaller:
+                    self._has_explained_smaller = True
                     say(f"{outcome.job.source}: {_MADE_SMALLER}")
             _print_outcome(outcome, info, options.json)
 

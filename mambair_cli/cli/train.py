@@ -154,12 +154,12 @@ def train(
     the options that it was begun with. --steps may be larger than before: over as many steps as the warm-up
     has, the learning rate moves to that of a run of the new length.
 
-    Pictures are the truth, and inputs are made from them: of pairs give the large or clean halves alone. They
-    are used at their own depth, up to 16 bits; of several pages or frames, the first one. No run writes into
-    a folder with files of another one.
+    Pictures are the truth, and inputs are made from them: if you have pairs, give only the large or clean
+    halves. Pictures are used at their own depth, up to 16 bits; only the first of several pages or frames
+    is used. No run writes into a folder with files of another one.
 
-    All of a network is trained but one part: how MambaIRv2 chooses a token for each pixel stays that of the
-    checkpoint, since a choice has no gradient.
+    All of a network is trained except one part: how MambaIRv2 chooses a token for each pixel stays that of
+    the checkpoint, since a choice has no gradient.
 
     To use several GPUs: torchrun --nproc-per-node 2 -m mambair_cli train ...
 

@@ -230,7 +230,7 @@ def _profile_of_numbers(
         unknown.insert(0, f"primaries {primaries}")
     if unknown:
         which = enumerate_names(unknown)
-        warnings.append(f"its colours are told by numbers of H.273 that count as those of sRGB: {which}")
+        warnings.append(f"its colours are given by numbers of H.273 that count as those of sRGB: {which}")
     gamma, space = _GAMMAS.get(transfer), _PRIMARIES.get(primaries, SRGB)
     if is_gray:
         return make_gray_profile(gamma, f"gray of gamma {gamma:.3g}, from numbers") if gamma else None

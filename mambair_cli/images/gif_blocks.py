@@ -10,7 +10,7 @@ _MOST_BLOCKS = 2**20  # read at most
 
 
 class GifFacts(NamedTuple):
-    """What a GIF file holds besides its pixels.
+    """What a GIF file holds except its pixels.
 
     Attributes:
         end: How it ends: "marked" by its trailer, "unmarked" after a block, or "cut" within one.
@@ -26,7 +26,7 @@ class GifFacts(NamedTuple):
 
 
 def read_gif_facts(data: Any) -> GifFacts:
-    """Read what a GIF file holds besides its pixels.
+    """Read what a GIF file holds except its pixels.
 
     Args:
         data: Bytes, or a mapped file.

@@ -72,7 +72,7 @@ def read_colour_numbers(data: Any) -> tuple[int, int] | None:
 
 
 def find_extras(data: Any) -> list[str]:
-    """Name what an AVIF or HEIC file holds besides its image and a result would lose.
+    """Name what an AVIF or HEIC file holds except its image and a result would lose.
 
     Source: ISO/IEC 23008-12, 6.5.8; ISO/IEC 21496-1; for the video, Google's Motion Photo format 1.0.
     """

@@ -82,7 +82,7 @@ def find_start(data: Any) -> int:
 def read_segments(data: Any, start: int = 0) -> Iterator[Segment]:
     """Yield the segments of a file up to its end, or to where it is truncated; data of scans is skipped.
 
-    Of more than any program writes only the first are read.
+    If there are more than any program writes, only the first are read.
 
     Args:
         data: Bytes, or a mapped file.

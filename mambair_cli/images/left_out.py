@@ -53,7 +53,7 @@ class LeftOut:
         self.unreadable += other.unreadable
 
     def settle(self) -> None:
-        """Keep each folder once: several patterns, as for several suffixes, may have come upon it."""
+        """Keep each folder once: several patterns, as for several suffixes, may have found it."""
         self.links = list(dict.fromkeys(self.links))
         self.unreadable = list({error.filename: error for error in self.unreadable}.values())
 

@@ -28,7 +28,7 @@ _UNSTORED = re.compile(
     r"(?:VipsImage: unable to (?:write to|open) \"(?P<path>[^\n]*)[/\\][^\n]*\.v\"|\w+: write failed)\n"
     r"\w+ error: (?!Success)(?P<reason>.*)"
 )
-# How reasons begin that the loader of a format gives; those of other threads' files may stand beside them.
+# How reasons begin that the loader of a format gives; those of other threads' files may be among them.
 _LOADERS = {
     "avif": ("heif",),
     "gif": ("gif", "nsgif"),

@@ -204,7 +204,7 @@ def _edit_tag(tag: bytes, changes: dict[str, str | None]) -> bytes:
 
 
 def _is_part_of_set(elements: list[_Element]) -> bool:
-    """Tell whether a description names files besides its own, or only the file that has the description."""
+    """Tell whether a description names other files, or only the file that has the description."""
     named = {"".join(each.texts).strip() for each in _select(elements, "UUID")}
     own = elements[0].attributes.get("UUID")
     return bool(_select(elements, "BinaryOnly")) or len(named | ({own} if own and named else set())) > 1

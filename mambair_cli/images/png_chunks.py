@@ -27,7 +27,7 @@ class Chunk(NamedTuple):
 
 @dataclass(frozen=True)
 class PngFacts:
-    """What a PNG file holds besides its pixels.
+    """What a PNG file holds except its pixels.
 
     Attributes:
         chunks: Content of the chunks that occur once, by kind.
@@ -83,7 +83,7 @@ def read_chunks(data: Any) -> Iterator[Chunk]:
 
 
 def read_png_facts(data: Any) -> PngFacts:
-    """Read what a PNG file holds besides its pixels."""
+    """Read what a PNG file holds except its pixels."""
     chunks: dict[bytes, bytes] = {}
     texts: list[Text] = []
     has_end, damaged, room = False, 0, _TextRoom(_MOST_TEXTS)

@@ -64,8 +64,8 @@ def add_resolution(header: Header, data: Any, png: PngFacts | None = None, orien
     dpi, density = header.dpi, None
     if png is not None and header.format == "png":
         dpi, density = png.dpi, png.density
-    elif header.format == "jpeg" and (told := read_jfif_density(data)) is not None:
-        x, y, unit = told
+    elif header.format == "jpeg" and (stated := read_jfif_density(data)) is not None:
+        x, y, unit = stated
         dpi = _to_inches(x, y, _JFIF_UNITS_PER_INCH.get(unit))
         density = (x, y) if unit == 0 else None
     if density is not None and density[0] != density[1]:
@@ -137,17 +137,17 @@ def fit_resolution(header: Header, format: str) -> Header:
 def describe_lost_resolution(source: Header, result: Header, format: str) -> str | None:
     """Say that a format has no room for a resolution that is measured, or of pixels that are not square.
 
-    Or for a second one: EXIF's, where PNG and JPEG files tell another beside it.
+    Or for a second one: EXIF's, where PNG and JPEG files also have one of their own.
     """
     in_exif = _find_exif_dpi(source.exif)
     has_one = FORMATS[format].resolution != "own"
     if has_one and source.dpi and result.dpi and in_exif and _differ(source.dpi, in_exif):
         (x, y), (u, v) = source.dpi, in_exif
         return f"left out: the resolution of its EXIF, {u:g}×{v:g} pixels per inch; {x:g}×{y:g} stays"
-    told = source.dpi or source.density
-    if told is None or result.dpi or result.density or not (told[0] != told[1] or _is_measured(source)):
+    stated = source.dpi or source.density
+    if stated is None or result.dpi or result.density or not (stated[0] != stated[1] or _is_measured(source)):
         return None
-    x, y = told
+    x, y = stated
     unit = "per inch" if source.dpi else "per unit"
     have = say_which_have(lambda row: row.resolution == "tags")
     return f"{format} has no room for its resolution, {x:g}×{y:g} pixels {unit}; {have}"

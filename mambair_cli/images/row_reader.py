@@ -186,7 +186,7 @@ def wrap(samples: np.ndarray, bands: int) -> Any:
 
 
 def leave_out(part: str) -> str:
-    """Say that a part of a file besides its picture is not copied to the result."""
+    """Say that a part of a file other than its picture is not copied to the result."""
     return f"its {part} is left out"
 
 

@@ -113,15 +113,15 @@ def read_targa(data: bytes, name: str) -> LazyImage:
     palette_start = _HEADER.size + header.name_bytes
     start = palette_start + (header.palette_length * header.palette_depth // 8 if header.has_palette else 0)
     _check_length(header, len(data) - start)
-    is_told = kind_of_alpha is None or kind_of_alpha not in _NO_ALPHA
+    may_have_alpha = kind_of_alpha is None or kind_of_alpha not in _NO_ALPHA
     warnings = []
     if header.kind == _GRAY:
-        mode = "LA" if header.depth == 16 and is_told else "L"
+        mode = "LA" if header.depth == 16 and may_have_alpha else "L"
     elif header.kind == _PALETTE:
-        has_alpha = header.palette_depth == 32 and is_told and any(data[palette_start + 3 : start : 4])
+        has_alpha = header.palette_depth == 32 and may_have_alpha and any(data[palette_start + 3 : start : 4])
         mode = "RGBA" if has_alpha else "RGB"
     else:
-        has_alpha = header.depth != 24 and header.alpha_bits > 0 and is_told
+        has_alpha = header.depth != 24 and header.alpha_bits > 0 and may_have_alpha
         mode = "RGBA" if has_alpha else "RGB"
         if header.depth == 32 and not has_alpha and _may_have_alpha(header, data[start:]):
             warnings.append("its header says that its fourth channel is no transparency; it is left out")

@@ -117,7 +117,7 @@ def read_directory(
 ) -> tuple[Directory, int]:
     """Read the directory at an offset, without entries that make no sense.
 
-    Of a repeated tag the first entry counts, as in libtiff.
+    The first entry of a repeated tag counts, as in libtiff.
 
     Args:
         block: Bytes with the directory.
@@ -178,8 +178,8 @@ def _find_values(
 ) -> tuple[list[tuple[int, tuple[int, int, int, int, int]]], int]:
     """Return a directory's entries, and the place of the next directory's offset.
 
-    Of each entry these are its offset, and its tag, type, count, and the offset and size of its value, which
-    may lie outside the block; the size of an unknown type is 0.
+    An entry is its offset, and its tag, type, count, and the offset and size of its value, which may lie
+    outside the block; the size of an unknown type is 0.
     """
     (number,) = struct.unpack_from(layout.count, block, at)
     if number > _MOST_ENTRIES:

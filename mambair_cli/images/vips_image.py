@@ -256,7 +256,7 @@ class VipsImage:
 
     def _load(self, source: Any = None, fail_on: str | None = None, **more: Any) -> Any:
         # Gray rows in place of a truncated file's end are an error, unless the user accepts them. libvips
-        # reads not even the header of a truncated GIF file. Of a tile, it takes every fault for a warning;
+        # reads not even the header of a truncated GIF file. In a tile, it takes every fault for a warning;
         # with strips, a warning may as well be of a tag that is odd and does no harm.
         if fail_on is None:
             has_tiles = bool(self._pages) and self._pages[0].tile is not None

@@ -80,7 +80,7 @@ def _write_tiff(file: BinaryIO, image: Any, header: Header, quality: int) -> Non
         "bigtiff": size > _BIGTIFF_BYTES,
     }
     save_to(file, "tiffsave", image, options)
-    if header.masks:  # libvips labels all samples besides colours as alpha
+    if header.masks:  # libvips labels all samples except colours as alpha
         label_extra_samples(file, ((_STRAIGHT_ALPHA,) * header.has_alpha) + header.masks)
     set_resolutions(file, header)
     if header.exif or header.pages:

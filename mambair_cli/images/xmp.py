@@ -97,7 +97,7 @@ def scale_xmp_resolution(xmp: bytes, factors: tuple[float, float]) -> bytes:
 
 
 def drop_lost_parts(xmp: bytes) -> tuple[bytes, list[str]]:
-    """Remove the properties of pictures, videos and sound that a file holds besides its main picture.
+    """Remove the properties of pictures, videos and sound that a file holds except its main picture.
 
     Returns:
         The packet, otherwise unchanged, and the names of these parts.

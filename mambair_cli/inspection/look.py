@@ -18,16 +18,16 @@ WEIGHTS = Path(__file__).parents[1] / "weights" / "look.safetensors"
 SAMPLES = 255  # white in steps of 8 bits
 UNTOUCHED = 100  # quality of what was never compressed
 # A drawing that is smooth (``drawing.py``) in at least this share was not compressed; the first if the
-# estimate is of the higher quality or above, the second from the lower one on. Of graphics that were saved
-# at qualities from 40 to 92, two in a hundred are as smooth, of photographs none.
+# estimate is of the higher quality or above, the second from the lower one on. Two in a hundred graphics
+# that were saved at qualities from 40 to 92 are as smooth, and no photograph.
 DRAWN, SURELY_DRAWN = 0.62, 0.75
 MILD, STRONG = 75, 40
-# A picture in which this share of edges is sharp was not enlarged. Of graphics that were enlarged by 1.5 or
-# more, and of photographs, three in ten edges are at most.
+# A picture in which this share of edges is sharp was not enlarged. In graphics that were enlarged by 1.5 or
+# more, and in photographs, three in ten edges are sharp at most.
 SHARP = 0.5
 DOUBTFUL_RESOLUTION = 0.9  # from which on edges are looked at; most pictures that are sharp have more
-# Where parts come again in this share of a picture, as in small text, there is no noise. Of 515 noisy
-# pictures none reaches it, also with a frame; where a picture was compressed, blocks come again, too.
+# Where parts come again in this share of a picture, as in small text, there is no noise. None of 515
+# noisy pictures reaches it, also with a frame; where a picture was compressed, blocks come again, too.
 REPEATED, REPEATED_QUALITY = 0.5, 95
 DOUBTFUL_NOISE = 1.0  # sigma from which on that is looked for, and whether channels have noise in common
 

@@ -16,7 +16,7 @@ _FLAT = 1e-3  # of the range of samples: less detail is none
 def choose_telling_part(header: Header, read: ReadRows) -> Region:
     """Choose the part of a picture whose blocks differ most in their detail.
 
-    Of several frames, the first one counts. The detail of a block is the root of its mean energy of
+    The first of several frames counts. The detail of a block is the root of its mean energy of
     gradients; what is transparent has none.
 
     Args:

@@ -145,7 +145,7 @@ def has_triton(device: torch.device) -> bool:
 def _is_usable(backend: Backend, card: int | None = None) -> bool:
     """Tell whether a backend is installed and found usable; remembered in a dict, for torch.compile.
 
-    Cards are told apart where compilers may know one and not another.
+    Each card has its own answer, where compilers may know one and not another.
     """
     if (backend, card) not in _usable:
         _usable[backend, card] = _works(backend, card)

@@ -5,7 +5,7 @@ unit of work is a block of channels of one image. It walks backwards along its p
 first it computes the stretch's steps, decays and states again, which stay in the nearest caches, then it
 walks back over them.
 
-In memory there are, besides the operands and their gradients, the states that the forward pass has kept; the
+In memory there are the operands and their gradients; the states that the forward pass has kept; the
 gradients of dt, B and C once for each block of channels, which with many channels are several times the
 tokens; and, where paths are walked side by side, the gradient of the tokens once for each path.
 

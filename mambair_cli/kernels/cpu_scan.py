@@ -66,9 +66,9 @@ NUMBERS = (
 def selective_scan(u: Tensor, dt: Tensor, B: Tensor, C: Tensor, paths: Tensor, params: ScanParams) -> Tensor:
     """Run one selective scan per path and sum the results at each pixel.
 
-    See ``kernels.selective_scan``. Besides its operands it needs 10 to 100 KiB for each thread, and, where
-    paths are walked side by side, as much as its result for each path after the first. For a gradient it
-    keeps the states at the start of each stretch; what the gradient itself needs, ``cpu_gradient`` tells.
+    See ``kernels.selective_scan``. In addition to its operands it needs 10 to 100 KiB for each thread, and,
+    where paths are walked side by side, as much as its result for each path after the first. For a gradient
+    it keeps the states at the start of each stretch; what the gradient itself needs, ``cpu_gradient`` tells.
 
     Raises:
         ValueError: Operands are not in the CPU's memory, or a path names a pixel that does not exist.

@@ -16,7 +16,7 @@ STRETCH_BYTES = 2**21  # of each of the two temporaries; the fastest of 0.25 to 
 def selective_scan(u: Tensor, dt: Tensor, B: Tensor, C: Tensor, paths: Tensor, params: ScanParams) -> Tensor:
     """Run one selective scan per path and sum the results at each pixel; see ``kernels.selective_scan``.
 
-    Besides its operands it needs memory for one stretch of steps; where a gradient is needed, for all.
+    In addition to its operands it needs memory for one stretch of steps; where a gradient is needed, for all.
     """
     if torch.is_grad_enabled() and any(x.requires_grad for x in (u, dt, B, C, *params)):
         from mambair_cli.kernels import torch_gradient

@@ -36,7 +36,7 @@ DrawNoise = Callable[[int], Tensor | None]
 
 
 class LayerContext(NamedTuple):
-    """What every layer needs besides its input.
+    """What every layer needs in addition to its input.
 
     Attributes:
         bias_index: Row of the table of relative positions, (window², window²) int64.

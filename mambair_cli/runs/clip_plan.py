@@ -197,7 +197,7 @@ def decide_clip(
 
     Args:
         job: The job.
-        settings: Digest of all that the result depends on besides the clip; None where no earlier run can
+        settings: Digest of all that the result depends on except the clip; None where no earlier run can
             have had the same.
         record: What earlier runs have noted in the folder of the result; None where nobody knows.
         closed: Why no journal can be kept in that folder; None if one can, or none is wanted.
@@ -242,8 +242,8 @@ def _note(job: ClipJob, clip: Clip | NumberedFrames) -> Noted | None:
 def _stamp(source: Path | None, clip: Clip | NumberedFrames) -> Any:
     """Return what differs from clip to clip: size and time of the file, or of each image.
 
-    The time of the folder of images would not do: a result in it changes that, too. Of a pipe, all that is
-    known before is the form of its frames.
+    The time of the folder of images would not do: a result in it changes that, too. All that is known of
+    a pipe before is the form of its frames.
     """
     if isinstance(clip, NumberedFrames):
         stamps = [(path.name, *stamp_of(path)) for path in clip.paths]

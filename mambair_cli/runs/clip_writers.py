@@ -52,7 +52,7 @@ class ClipResult:
     Attributes:
         target: A file, or numbered images; None for standard output.
         options: How frames are encoded; None for images and pipes.
-        settings: SHA-256 of all that it depends on besides the clip.
+        settings: SHA-256 of all that it depends on except the clip.
         plan: All that it depends on, as JSON.
         source: The clip, of which all but the pictures is copied; None for standard input.
         raw: Format of raw frames on standard input; None for a clip that tells its own.
@@ -74,7 +74,7 @@ class Written:
 
     Attributes:
         resumed: Number of frames that an earlier run has made.
-        left_out: Sentences about what the result cannot hold, and what is left beside it.
+        left_out: Sentences about what the result cannot hold, and what stays next to it.
     """
 
     resumed: int = 0
@@ -357,6 +357,6 @@ class _Lengths:
         self._last = frame.duration
 
     def explain(self, facts: ClipFacts, target: Path | None) -> list[str]:
-        """Return a sentence about it, unless facts have told it or all last as long, up to a tick."""
+        """Return a sentence about it, unless facts have it or all frames last as long, up to a tick."""
         varies = facts.variable is None and self._least is not None and self._most - self._least > 1
         return [explain_times(target)] if varies else []

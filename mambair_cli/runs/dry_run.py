@@ -174,7 +174,7 @@ class Total:
     """What all images together would take at most.
 
     Attributes:
-        memory: Memory besides that of the networks, in bytes; None where that is unknown.
+        memory: Memory except that of the networks, in bytes; None where that is unknown.
         network_memory: Memory of the networks of all workers, in bytes; None where that is unknown.
         disk: Room on the disk, in bytes.
         seconds: Time; None where the network was not tried.

@@ -1,4 +1,4 @@
-"""All that the pixels of a result depend on besides its image, and the digests of it.
+"""All that the pixels of a result depend on except its image, and the digests of it.
 
 A journal keeps the digest of each result, so that ``--resume`` knows whether a run would make the same one. A
 digest never changes from version to version: what was done then stays done.
@@ -30,7 +30,7 @@ FIRST_SETTINGS = ("tile", "overlap", "seed")  # in the oldest journals, also whe
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """All that the pixels of results depend on besides images and how results are written.
+    """All that the pixels of results depend on except images and how results are written.
 
     Attributes:
         weights: SHA-256 of the checkpoint.
@@ -94,7 +94,7 @@ class Fingerprint:
         return _digest(self.describe())
 
     def digest_result(self, output: WriteOptions, format: str | None) -> str:
-        """Return the SHA-256 of all that a result depends on besides its image.
+        """Return the SHA-256 of all that a result depends on except its image.
 
         Args:
             output: How the result is written.
@@ -154,7 +154,7 @@ def _draws_noise(restorer: "Restorer") -> bool:
 
 
 def _digest_others(restorer: "Restorer") -> str:
-    """Return the digest of all that a choice among models depends on besides the image."""
+    """Return the digest of all that a choice among models depends on except the image."""
     models = {f"{kind.kind} {kind.level}": _digest_checkpoint(each) for kind, each in restorer.others.items()}
     return _digest({"edition": EDITION, "estimator": hash_of(WEIGHTS), **models})
 

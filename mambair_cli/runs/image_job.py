@@ -302,8 +302,8 @@ class ImageJob:
                         raise
         except NoRoomError as error:  # of rows; headers are checked before
             own = self.header.format if self.header else ""
-            is_told = self._begun is None
-            self.error = error if is_told else explain_misnamed(error, self.prepared.job, own)
+            is_before_rows = self._begun is None
+            self.error = error if is_before_rows else explain_misnamed(error, self.prepared.job, own)
         except MambairError as error:
             self.error = error
         finally:

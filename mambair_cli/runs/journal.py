@@ -94,7 +94,7 @@ class Journal:
             raise _explain(folder, error) from error
 
     def _begin(self, names: np.ndarray, notify: Callable[[str], None]) -> None:
-        is_told = False
+        is_announced = False
         while True:
             with hold_gate(self._folder, notify):
                 if not is_claimed(self._folder / PARTS_FOLDER, names):
@@ -105,8 +105,8 @@ class Journal:
                         self._rewrite()
                     self._claim = Claim(self.pen.parts, names)
                     return
-            if not is_told:
-                is_told = True
+            if not is_announced:
+                is_announced = True
                 notify(f"{explain_wait(self._folder)}; waiting for it to end")
             time.sleep(LOOK_SECONDS)
 

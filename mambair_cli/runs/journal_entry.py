@@ -16,7 +16,7 @@ class JournalEntry:
     """How a result came about.
 
     Attributes:
-        settings: Digest of all that the result depends on besides the input.
+        settings: Digest of all that the result depends on except the input.
         content: SHA-256 of the input.
         source: The input, when it was read.
         result: The file, when it was written.

@@ -69,7 +69,7 @@ def decide(job: Job, record: Record | None, policy: RunPolicy, settings: str | N
         record: What earlier runs have noted in the folder of the result; None where there were none, or where
             neither the policy nor the job asks for them.
         policy: What the run may do.
-        settings: Digest of all that the result depends on besides the input; None where no earlier run can
+        settings: Digest of all that the result depends on except the input; None where no earlier run can
             have had the same.
     """
     if job.refusal is not None:

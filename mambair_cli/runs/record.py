@@ -27,7 +27,7 @@ PARTS_FOLDER = ".mambair.parts"
 class Record:
     """What the journal of a folder says; nothing is locked, written or removed.
 
-    Of two lines for a result, the one that fits the file counts: a worker that was taken for dead may have
+    If a result has two lines, the one that fits the file counts: a worker that was taken for dead may have
     written the other one later, without a file.
 
     Args:
@@ -80,7 +80,7 @@ class Record:
         Args:
             source: The input.
             target: The result.
-            settings: Digest of all that the result depends on besides the input.
+            settings: Digest of all that the result depends on except the input.
         """
         entry = self.entries.get(self._name(target))
         if entry is None or entry.settings != settings or not self.is_ours(target):

@@ -22,7 +22,7 @@ class ResultGuard:
         source: The input; None for standard input, of which nothing is seen again.
         target: File of the result.
         pen: Writes to the journal; None where there is none.
-        settings: Digest of all that the result depends on besides the input.
+        settings: Digest of all that the result depends on except the input.
         takes_digest: Whether to take the SHA-256 of the result's file.
         preserve_times: Whether the file gets the times of its input.
 
@@ -52,7 +52,7 @@ class ResultGuard:
         """Look at the input, before it is read.
 
         Args:
-            before: What the system told of it when it was opened; None if it is still to be opened.
+            before: Its status, from the system, when it was opened; None if it is still to be opened.
 
         Raises:
             ImageError: The input cannot be read, or has changed since then.

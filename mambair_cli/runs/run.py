@@ -73,7 +73,7 @@ def run_jobs(
         jobs: Jobs, from ``name_targets``.
         output: How the results are written.
         policy: What the run may do.
-        fingerprint: All that pixels depend on besides the images.
+        fingerprint: All that pixels depend on except the images.
         perform: Does the jobs.
         notify: Called with a sentence when the run waits for another one.
         scale: Scale of the network; None where it is unknown.

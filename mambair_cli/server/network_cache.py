@@ -63,7 +63,7 @@ class LoadedModel:
 
     Attributes:
         restorer: The network with tiles, seed and strength.
-        fingerprint: All that pixels depend on besides the images.
+        fingerprint: All that pixels depend on except the images.
         notice: What the user should know about the choice of the model, if anything.
     """
 

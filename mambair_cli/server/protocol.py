@@ -1,4 +1,4 @@
-"""What a server and its clients send each other besides images: JSON, described by dataclasses."""
+"""What a server and its clients send each other except images: JSON, described by dataclasses."""
 
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeVar, cast
@@ -80,7 +80,7 @@ class ServerInfo:
         model: Name of the model, or of the first choice where a look at each image chooses one.
         scale: Output pixels per input pixel and side.
         device: Device that it computes on.
-        computing: All that pixels depend on besides the image, from ``Fingerprint.describe``.
+        computing: All that pixels depend on except the image, from ``Fingerprint.describe``.
         notice: What the user should know about the choice of the model, if anything.
         max_bytes: Largest file that it accepts.
         others: Names of the other models that a look at each image may choose.
@@ -103,7 +103,7 @@ class ResultReport:
     Attributes:
         model: Name of the model.
         scale: Output pixels per input pixel and side of the model.
-        computing: Digest of all that pixels depend on besides the image.
+        computing: Digest of all that pixels depend on except the image.
         width: Width of the result, in pixels.
         height: Height of the result, in pixels.
         reduced: Whether the output of the network was scaled down.
@@ -144,7 +144,7 @@ def describe_report(outcome: Outcome, model: str, scale: int, computing: str) ->
         outcome: Outcome with a result.
         model: Name of the model, where no look at the image chose another.
         scale: Output pixels per input pixel and side of the model.
-        computing: Digest of all that pixels depend on besides the image.
+        computing: Digest of all that pixels depend on except the image.
 
     Raises:
         ValueError: The outcome has no result.

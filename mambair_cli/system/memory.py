@@ -16,8 +16,8 @@ _FULL = re.compile(
     "DefaultCPUAllocator|can't allocate memory|could not create a primitive(?! descriptor)|std::bad_alloc"
     "|can't start new thread"
 )
-# Of libraries that the system cannot map. With a reason behind it, the first has another cause, such as a
-# disk mounted without the right to run programs; in a static TLS block, room is short, not memory.
+# Messages about libraries that cannot be mapped. With a reason behind it, the first has another cause, such
+# as a disk mounted without the right to run programs; in a static TLS block, room is short, not memory.
 _UNMAPPED = re.compile(
     r"failed to map segment from shared object$|cannot allocate memory(?! in static TLS)", re.IGNORECASE
 )

@@ -25,7 +25,7 @@ OF_TERMINALS = tuple(number for number in SIGNALS if number != signal.SIGTERM)
 # A closed terminal sends SIGHUP more than once: the second must not interrupt what the first one started.
 _REPEATED = tuple(number for number in OF_TERMINALS if number != signal.SIGINT)
 _ERASE_BAR = b"\r\x1b[K\x1b[?25h"  # erases the line of a progress bar, and shows the cursor
-_is_told = False
+_is_printed = False
 _heard = 0  # the last signal that asked for an end
 _is_interrupted = False  # whether the process has cleaned up after one, and is about to end
 
@@ -191,9 +191,9 @@ def _answer(receiver: "socket.socket", asked: threading.Event, answer: str | Non
 
 def tell() -> None:
     """Print that the command was interrupted, once."""
-    global _is_told
-    if not _is_told:
-        _is_told = True
+    global _is_printed
+    if not _is_printed:
+        _is_printed = True
         _write("interrupted")
 
 

@@ -46,7 +46,7 @@ class RunReport:
     def __init__(self, config: TrainConfig, log: Path, notify: Callable[[str], None]) -> None:
         self._config, self._log, self._notify = config, log, notify
         self._folder = config.output / EXAMPLES_FOLDER
-        self._is_told = False
+        self._is_reported = False
 
     def add(self, step: int, name: str, image: np.ndarray, restored: np.ndarray, truth: np.ndarray) -> None:
         """Keep the middle of an image as an example.
@@ -88,8 +88,8 @@ class RunReport:
         try:
             yield
         except (MambairError, OSError, ValueError) as error:
-            if not self._is_told:
-                self._is_told = True
+            if not self._is_reported:
+                self._is_reported = True
                 self._notify(f"the training goes on, but not its report: {error}")
 
     def write(self) -> None:

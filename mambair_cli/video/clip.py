@@ -49,7 +49,7 @@ class Clip:
         self._needed_before = _NEEDED_BEFORE if deinterlace else 0
         self._piped: PipedFrames | None = None
         self._marked: MarkedReader | None = None
-        self._has_told_missing = False
+        self._has_named_missing = False
         self._decoded: Iterator[Any] = iter(())
         with ExitStack() as opened:
             opened.callback(self._decoder.close)
@@ -305,6 +305,6 @@ class Clip:
     def _note_missing(self, frames: int, seconds: Fraction) -> None:
         """Warn once if that is less than the header tells; a count and a read differ by a frame or so."""
         missing = explain_missing(self.facts, frames, seconds, self._slack)
-        if missing and not self._has_told_missing:
-            self._has_told_missing = True
+        if missing and not self._has_named_missing:
+            self._has_named_missing = True
             self._decoder.warn(f"{self._name} {missing}")

@@ -106,17 +106,17 @@ def settle_tags(
     return ColourTags(matrix, primaries, transfer, range, tuple(assumed))
 
 
-def explain_matrix(told: int, tags: ColourTags) -> str | None:
-    """Say which matrix is taken for one that a clip tells and that nothing here computes with.
+def explain_matrix(found: int, tags: ColourTags) -> str | None:
+    """Say which matrix is taken for one that a clip names and that nothing here computes with.
 
     Args:
-        told: Number of H.273 that the clip tells.
+        found: Number of H.273 that the clip has.
         tags: Its colours, from :func:`settle_tags`.
     """
-    if told not in _OTHER_MATRICES or tags.matrix == RGB:
+    if found not in _OTHER_MATRICES or tags.matrix == RGB:
         return None
     return (
-        f"colours by the matrix {_OTHER_MATRICES[told]} cannot be computed; {tags.matrix_name} is taken for "
+        f"colours by the matrix {_OTHER_MATRICES[found]} cannot be computed; {tags.matrix_name} is taken for "
         "it and written, so that they may change"
     )
 

@@ -1,4 +1,4 @@
-"""What a joined clip has of its source besides pictures: sound, subtitles, covers, attachments, tags."""
+"""What a joined clip has of its source except pictures: sound, subtitles, covers, attachments, tags."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator

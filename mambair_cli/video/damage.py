@@ -20,7 +20,7 @@ class DamageNotes:
     def __init__(self, name: str) -> None:
         self.sentences: list[str] = []
         self._name = name
-        self._told: set[str] = set()  # also those that are left out: a clip is read more than once
+        self._noted: set[str] = set()  # also those that are left out: a clip is read more than once
         self._counts: Counter[str] = Counter()
         self._rests: dict[str, int] = {}  # by kind, where the sentence is that counts
 
@@ -31,9 +31,9 @@ class DamageNotes:
             sentence: The sentence.
             kind: What it is one of, in the plural, where there may be many: "broken frames".
         """
-        if sentence in self._told:
+        if sentence in self._noted:
             return
-        self._told.add(sentence)
+        self._noted.add(sentence)
         self._counts[kind] += bool(kind)
         more = self._counts[kind] - _MOST_OF_A_KIND
         if more <= 0:

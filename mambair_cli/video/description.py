@@ -18,7 +18,7 @@ _DEFAULT_RATE = Fraction(25)
 _UNKNOWN_RATES = 1000  # frames a second; FFmpeg's guess is then the time base, not a rate
 _FRAMES_SHORTER = 3  # a clip may end by so many frames before the time that its header tells
 _SECONDS_SHORTER = 2  # the same, where that time may be of sound
-_MOST_TOLD = 2**24  # ticks; programs that write AVI into a pipe put a larger number into its header
+_MOST_TICKS = 2**24  # ticks; programs that write AVI into a pipe put a larger number into its header
 _DYNAMIC_HDR = {
     "DYNAMIC_HDR_PLUS": "HDR10+",
     "DOVI_RPU_BUFFER": "Dolby Vision",
@@ -174,7 +174,7 @@ def _add_number(facts: ClipFacts, stream: Any) -> ClipFacts:
             return replace(facts, frames=len(times), frames_exact=True, variable=_is_variable(steps))
         # There is no index, as in a file that is cut off, or only a part was read, as of one in fragments.
         if is_avi:  # FFmpeg guesses a length from what there is of the file
-            facts = replace(facts, duration=number * stream.time_base if 0 < number <= _MOST_TOLD else None)
+            facts = replace(facts, duration=number * stream.time_base if 0 < number <= _MOST_TICKS else None)
         number = 0
     for key, value in stream.metadata.items():
         if key.startswith("NUMBER_OF_FRAMES") and value.isdecimal():

@@ -1,4 +1,4 @@
-"""Join segments to a clip, with all that its source has besides pictures; no packet is encoded again."""
+"""Join segments to a clip, with all that its source has except pictures; no packet is encoded again."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack

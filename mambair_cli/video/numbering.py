@@ -45,16 +45,16 @@ class Numbering:
         is_counted = start_pts is None
         # A frame lasts until the next one; its own length is often that of another, by the order of decoding.
         for frame, pts, duration, is_corrupt in chain(self.settle(frames), [(None, None, 0, False)]):
-            time = pts  # as it is told
+            time = pts  # as the container has it
             if held is not None:
-                before, shown, told, own, was_corrupt = held
+                before, shown, stated, own, was_corrupt = held
                 if frame is None:
                     lasts = own or usual
                 elif pts is None:
                     pts = time = shown + (own or usual)
                     lasts = pts - shown
                 elif pts <= shown:
-                    if pts <= told:  # else it only follows a frame whose time was made up
+                    if pts <= stated:  # else it only follows a frame whose time was made up
                         sentence = f"times of frames in {self._name} go backwards at frame {number + 1}"
                         self._warn(sentence, "times that go backwards")
                     pts = shown + (1 if shown - pts < _NEAR * usual else usual)

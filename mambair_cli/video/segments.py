@@ -263,7 +263,7 @@ class SegmentReader:
         stream: Its stream of PyAV.
         time_base: Length of a tick, in seconds.
         first: Time of the first frame, in ticks.
-        mark: Mark of the source's frame that comes first; None where it is not told, as by earlier versions.
+        mark: Mark of the source's frame that comes first; None in segments of earlier versions.
 
     Raises:
         VideoError: It is no segment, or damaged.
@@ -277,9 +277,9 @@ class SegmentReader:
                 self.stream = self._container.streams.video[0]
                 self.time_base = Fraction(self._container.metadata[_TIME_BASE_TAG])
                 self.first = int(self._container.metadata[_FIRST_TAG])
-                told = self._container.metadata.get(_MARK_TAG)
-                length, checksum = map(int, told.split()) if told else (0, 0)
-                self.mark = FrameMark(self.first, length, checksum) if told else None
+                stated = self._container.metadata.get(_MARK_TAG)
+                length, checksum = map(int, stated.split()) if stated else (0, 0)
+                self.mark = FrameMark(self.first, length, checksum) if stated else None
                 opened.pop_all()
         except (import_av().FFmpegError, KeyError, IndexError, ValueError, ZeroDivisionError) as error:
             raise self._explain(error) from error

@@ -16,7 +16,7 @@ prepared       the stream as the next part reads it, (b, p, padded) in 16 bits, 
 pending        what a part gives that is not yet added to the stream (``Pending``): one kernel
                later adds it and prepares the sum, so that the stream is read only once
 gate           a factor from 0 to 1, or silu(z), by which values are multiplied
-context        what every block of a call needs besides its input (``V1Context``, ``V2Context``)
+context        what every block of a call needs in addition to its input (``V1Context``, ``V2Context``)
 places         where each pixel's row lies in another order, e.g. sorted by window
 label, path    MambaIRv2: the token that a pixel is routed to; the pixels, sorted by label
 dictionary     MambaIRv2: a row for each label, added to C

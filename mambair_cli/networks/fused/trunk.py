@@ -14,7 +14,7 @@ from mambair_cli.networks.fused.packing import pack_convolution, pack_norm, pad
 from mambair_cli.networks.trunk import Group, Trunk
 
 Context = TypeVar("Context", contravariant=True)
-"""What every block of a network needs besides its input."""
+"""What every block of a network needs in addition to its input."""
 
 
 class Preparation(NamedTuple):

@@ -19,7 +19,7 @@ NARROW = 64  # channels; up to here one product for scan and gate is worth its m
 
 
 class V1Context(NamedTuple):
-    """What every block needs besides its input.
+    """What every block needs in addition to its input.
 
     Attributes:
         size: Number of images, height and width, in pixels.

@@ -50,7 +50,7 @@ class Places(NamedTuple):
 
 
 class V2Context(NamedTuple):
-    """What every layer needs besides its input.
+    """What every layer needs in addition to its input.
 
     Attributes:
         size: Number of images, height and width, in pixels.

@@ -54,9 +54,9 @@ def round_to_bytes(x: Tensor) -> Tensor:
 def jpeg(x: Tensor, quality: Tensor, shift: Tensor, subsampled: bool) -> Tensor:
     """Encode and decode pictures as JPEG, by libjpeg's steps.
 
-    Of a thousand samples of a photograph up to 5 differ from libjpeg's by more than 1, of noise in pure
-    colours up to 25; with subsampled colours more at the last rows and columns, which libjpeg repeats
-    otherwise.
+    Up to 5 in a thousand samples of a photograph differ from libjpeg's by more than 1, and up to 25 in a
+    thousand of noise in pure colours; with subsampled colours more at the last rows and columns, which
+    libjpeg repeats otherwise.
 
     Args:
         x: (b, 3, h, w) in [0, 1]; clipped and rounded to 8 bits first.

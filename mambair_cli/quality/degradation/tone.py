@@ -33,7 +33,7 @@ class Tone:
     sway: Channels
 
 
-# Of each at full strength: the limits of black, white and bend, for red, green and blue.
+# The limits of black, white and bend of each at full strength, for red, green and blue.
 _KINDS = {
     "sepia": (
         ((0.0, 0.16), (0.0, 0.1), (0.0, 0.06)),

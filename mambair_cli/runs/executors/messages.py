@@ -57,7 +57,7 @@ class NetworkLoaded(NamedTuple):
 
     Attributes:
         scale: Output pixels per input pixel and side.
-        fingerprint: All that pixels depend on besides the images.
+        fingerprint: All that pixels depend on except the images.
     """
 
     scale: int

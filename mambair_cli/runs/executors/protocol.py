@@ -21,7 +21,7 @@ class ExecutorInfo:
         model: Name of the model, or of the first choice where a look at each image chooses one.
         scale: Output pixels per input pixel and side.
         place: Device or machines that compute, in a few words.
-        fingerprint: All that pixels depend on besides the images.
+        fingerprint: All that pixels depend on except the images.
         notice: Sentence about the choice of model for the user, if there is one.
         others: Names of the other models that a look at each image may choose; empty where none looks.
         notices: Where a look chooses, sentences about models by their names, for when one is chosen.
@@ -82,7 +82,7 @@ def describe_choice(
         others: The other models.
         scale: Scale of the first one.
         place: Device or machines that compute, in a few words.
-        fingerprint: All that pixels depend on besides the images.
+        fingerprint: All that pixels depend on except the images.
         is_offline: Whether nothing is downloaded, so that a fall-back is no news.
     """
     others = list(others)

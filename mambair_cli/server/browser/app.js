@@ -5,7 +5,7 @@ const TASKS = { upscale: "enlarged", denoise: "denoised", dejpeg: "restored" };
 const items = []; // {file, name, state, facts, ...}, in the order of the list
 const batch = new Set(); // pictures of the run, until it is finished
 const LOOKS_AT_ONCE = 3;
-const MOST_TOLD = 3; // failures that one sentence names
+const MOST_NAMED = 3; // failures that one sentence names
 const TOO_LARGE = 413; // status of a file that the server never takes
 const GATHERED = 500; // milliseconds in which failures are gathered, to be announced in one sentence
 const unseen = []; // pictures that nobody has looked at yet
@@ -21,8 +21,8 @@ function say(text) {
 }
 
 function* tellFailures(failed) {
-  for (const { name, message } of failed.slice(0, MOST_TOLD)) yield `${name}: ${message}`;
-  const others = failed.length - MOST_TOLD;
+  for (const { name, message } of failed.slice(0, MOST_NAMED)) yield `${name}: ${message}`;
+  const others = failed.length - MOST_NAMED;
   if (others > 0) yield others === 1 ? "1 other failed, too" : `${others} others failed, too`;
 }
 
@@ -163,7 +163,7 @@ function update(item) {
   settleSoon();
 }
 
-/** Settle what all pictures can be told to do, once for all changes before the next frame. */
+/** Settle what can be done, once for all changes before the next frame. */
 function settleSoon() {
   if (!isSettling) requestAnimationFrame(() => { isSettling = false; settle(); });
   isSettling = true;
