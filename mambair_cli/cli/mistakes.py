@@ -13,10 +13,10 @@ from typer.core import TyperOption
 from mambair_cli.cli.other_tools import find_counterpart, find_value
 from mambair_cli.errors import UsageError
 from mambair_cli.runs.parameters import SHARED
-from mambair_cli.system.values import Kind, describe_kind, read_value
+from mambair_cli.system.values import ValueKind, describe_kind, read_value
 
 _QUALITIES = {"--quality": "(of results)", "--jpeg-quality": "(of inputs)"}
-_KINDS: Mapping[Any, Kind] = {int: "integer", float: "number"}
+_KINDS: Mapping[Any, ValueKind] = {int: "integer", float: "number"}
 
 
 def check_dashes(arguments: Sequence[str], options: Collection[str], command: str) -> None:

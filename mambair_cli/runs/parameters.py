@@ -12,7 +12,7 @@ from mambair_cli.checkpoints.catalog import Task
 from mambair_cli.images.formats import DEFAULT_QUALITY, FORMATS, Format, find_format
 from mambair_cli.restore.ranges import RANGES
 from mambair_cli.runs.output_size import LARGEST_SCALE
-from mambair_cli.system.values import Kind, plain_factor, read_value
+from mambair_cli.system.values import ValueKind, plain_factor, read_value
 from mambair_cli.system.wording import enumerate_names
 
 LARGEST_SIDE = 2**31 - 1  # pixels of a result
@@ -37,7 +37,7 @@ class Parameter:
     """
 
     name: str
-    kind: Kind
+    kind: ValueKind
     help: str
     metavar: str | None = None
     default: Any = None

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from mambair_cli.errors import UsageError
 
-Kind = Literal["integer", "number", "boolean", "string"]
+ValueKind = Literal["integer", "number", "boolean", "string"]
 """Type of a value, as JSON Schema names it."""
 _PATTERNS = {"integer": r"[-+]?[0-9]{1,19}", "number": r"[-+.0-9e]{1,32}", "boolean": "true|false"}
 _CONVERSIONS = {"integer": int, "number": float, "boolean": "true".__eq__}
@@ -19,7 +19,7 @@ _TIMES = re.compile(r"[x×]?\s*([^x×\s]+)\s*[x×]?")  # 2x, x2, ×2
 def read_value(
     name: str,
     text: str,
-    kind: Kind,
+    kind: ValueKind,
     least: float | None = None,
     most: float | None = None,
     choices: Sequence[str] = (),
@@ -62,7 +62,7 @@ def read_value(
     return value
 
 
-def describe_kind(kind: Kind, least: float | None = None, most: float | None = None) -> str:
+def describe_kind(kind: ValueKind, least: float | None = None, most: float | None = None) -> str:
     """Write which values are allowed, in words, such as "a whole number from 1 to 100"."""
     if kind == "boolean":
         return "true or false"
