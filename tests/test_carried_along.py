@@ -15,7 +15,7 @@ from PIL import Image, PngImagePlugin
 
 from mambair_cli.errors import ImageError, NoRoomError
 from mambair_cli.images import Header, encode_picture, find_losses, fit_header, open_picture, read_picture
-from mambair_cli.images.picture import Text
+from mambair_cli.images.picture import Metadata, Text
 from mambair_cli.images.png_chunks import read_png_facts
 from mambair_cli.images.xmp import drop_lost_parts
 
@@ -73,9 +73,9 @@ def run(run: Any, weights: Path) -> Any:
 @pytest.mark.parametrize("zipped", [False, True], ids=["plain", "packed"])
 def test_texts_of_a_png_stay_in_png(zipped: bool) -> None:
     before = read_picture(png_of(zipped=zipped))
-    assert before.texts == TEXTS
+    assert before.metadata.texts == TEXTS
     data = encode_picture(before, "png")
-    assert read_picture(data).texts == TEXTS
+    assert read_picture(data).metadata.texts == TEXTS
     with Image.open(io.BytesIO(data)) as image:  # as another program reads them
         image.load()
         assert {keyword: str(text) for keyword, text in image.info.items()} == {
@@ -87,14 +87,15 @@ def test_texts_of_a_png_stay_in_png(zipped: bool) -> None:
 @pytest.mark.parametrize("has_ratio", [False, True])
 @pytest.mark.parametrize("format", ["png", "jpeg"])
 def test_texts_exif_and_a_ratio_of_pixels_are_kept_together(format: str, has_ratio: bool) -> None:
-    before = replace(
-        read_picture(png_of()), exif=exif_block(), dpi=None, density=(2.0, 1.0) if has_ratio else None
-    )
+    before = read_picture(png_of())
+    density = (2.0, 1.0) if has_ratio else None
+    metadata = replace(before.metadata, exif=exif_block(), dpi=None, density=density)
+    before = replace(before, metadata=metadata)
     after = read_picture(encode_picture(before, format))
-    assert after.texts == (TEXTS if format == "png" else COMMENTS)
-    assert after.exif is not None
-    assert b"Camera works" in after.exif
-    assert after.density == before.density
+    assert after.metadata.texts == (TEXTS if format == "png" else COMMENTS)
+    assert after.metadata.exif is not None
+    assert b"Camera works" in after.metadata.exif
+    assert after.metadata.density == before.metadata.density
 
 
 def test_texts_behind_the_pixels_are_read_and_broken_ones_are_named() -> None:
@@ -102,7 +103,7 @@ def test_texts_behind_the_pixels_are_read_and_broken_ones_are_named() -> None:
     plain = saved("png")
     end = plain.index(b"IEND") - 4
     texts = data[33 : data.index(b"IDAT") - 4]
-    assert read_picture(plain[:end] + texts + plain[end:]).texts == TEXTS
+    assert read_picture(plain[:end] + texts + plain[end:]).metadata.texts == TEXTS
 
     packed = bytearray(png_of((Text("Title", "long " * 100),), zipped=True))
     at = packed.index(b"zTXt") + 4 + len("Title") + 2
@@ -120,14 +121,15 @@ def test_a_text_that_unpacks_to_gigabytes_is_not_unpacked() -> None:
 def test_texts_become_comments_and_comments_stay(format: str) -> None:
     picture = read_picture(png_of())
     data = encode_picture(picture, format)
-    assert read_picture(data).texts == COMMENTS
+    assert read_picture(data).metadata.texts == COMMENTS
     with Image.open(io.BytesIO(data)) as image:  # which gives the last one, or all
         assert image.info["comment"].endswith(COMMENTS[-1].text.encode())
-    (comment,) = read_picture(saved("jpeg", comment="grüße".encode("latin-1"))).texts
+    (comment,) = read_picture(saved("jpeg", comment="grüße".encode("latin-1"))).metadata.texts
     assert comment == Text("Comment", "grüße")
     after = encode_picture(read_picture(saved("jpeg", comment="hello")), "png")
-    assert read_picture(after).texts == (Text("Comment", "hello"),)
-    assert read_picture(saved("gif", comment=b"made by hand")).texts == (Text("Comment", "made by hand"),)
+    assert read_picture(after).metadata.texts == (Text("Comment", "hello"),)
+    after = saved("gif", comment=b"made by hand")
+    assert read_picture(after).metadata.texts == (Text("Comment", "made by hand"),)
 
 
 @pytest.mark.parametrize("format", ["png", "jpeg", "gif", "webp", "tiff", "avif"])
@@ -137,7 +139,7 @@ def test_texts_are_kept_or_a_warning_names_them_and_strip_says_nothing(run: Any,
     (done,) = (event for event in events if event["event"] == "done")
     if format in ("png", "jpeg", "gif"):
         assert done["warnings"] == []
-        assert read_picture(Path(f"out.{format}")).texts
+        assert read_picture(Path(f"out.{format}")).metadata.texts
     else:
         warning = f"{format} has no room for its texts: parameters, Title, Copyright, Comment; png has"
         assert done["warnings"] == [warning]
@@ -146,7 +148,7 @@ def test_texts_are_kept_or_a_warning_names_them_and_strip_says_nothing(run: Any,
         assert plan[1]["warnings"] == [warning]
     events, _ = run("a.png", "-o", f"out.{format}", "--strip", "--overwrite")
     assert events[1]["warnings"] == []
-    assert read_picture(Path(f"out.{format}")).texts == ()
+    assert read_picture(Path(f"out.{format}")).metadata.texts == ()
 
 
 def test_texts_too_long_for_a_comment_are_named(run: Any) -> None:
@@ -157,7 +159,7 @@ def test_texts_too_long_for_a_comment_are_named(run: Any) -> None:
     assert events[1]["warnings"] == [
         "jpeg has no room for its texts: workflow, Raw profile type exif; png has",
     ]
-    assert read_picture(Path("out.jpg")).texts == (fits,)
+    assert read_picture(Path("out.jpg")).metadata.texts == (fits,)
     events, _ = run("a.png", "-o", "out.png")
     assert events[1]["warnings"] == []
 
@@ -224,7 +226,7 @@ def test_a_video_behind_a_photograph_is_named_once(trailer: bytes, warning: str 
         after = read_picture(saved("jpeg", **options) + trailer)
         warnings = {"its video is left out"} if options else {warning} - {None}
         assert after.warnings == tuple(warnings)
-        assert b"MotionPhoto" not in (after.xmp or b"")
+        assert b"MotionPhoto" not in (after.metadata.xmp or b"")
 
 
 # EXIF
@@ -248,18 +250,18 @@ def long_exif(length: int, thumbnail: int = 0) -> bytes:
 def test_exif_as_long_as_a_segment_is_written(length: int) -> None:
     block = long_exif(length)
     picture = read_picture(saved("png", exif=block))
-    assert picture.exif == block
+    assert picture.metadata.exif == block
     data = encode_picture(picture, "jpeg")
-    assert read_picture(data).exif == block
+    assert read_picture(data).metadata.exif == block
     with Image.open(io.BytesIO(data)) as image:
         assert image.getexif()[0x010F] == "Camera works"
 
 
 def test_exif_that_is_too_long_loses_its_thumbnail_first() -> None:
     picture = read_picture(saved("png", exif=long_exif(70000, thumbnail=8000)))
-    assert picture.exif is not None
-    assert len(picture.exif) == 62000
-    assert read_picture(encode_picture(picture, "jpeg")).exif == picture.exif
+    assert picture.metadata.exif is not None
+    assert len(picture.metadata.exif) == 62000
+    assert read_picture(encode_picture(picture, "jpeg")).metadata.exif == picture.metadata.exif
     with pytest.raises(ImageError, match="jpeg has room for 65527 bytes of EXIF, not 65528"):
         encode_picture(read_picture(saved("png", exif=long_exif(65528))), "jpeg")
 
@@ -267,7 +269,7 @@ def test_exif_that_is_too_long_loses_its_thumbnail_first() -> None:
 @pytest.mark.parametrize("format", ["png", "jpeg", "webp"])
 def test_exif_that_cannot_be_read_is_reported_as_left_out(format: str) -> None:
     after = read_picture(saved(format, exif=b"II*\0\xff\xff\xff\x7f"))
-    assert (after.exif, after.warnings) == (None, ("its EXIF cannot be read and is left out",))
+    assert (after.metadata.exif, after.warnings) == (None, ("its EXIF cannot be read and is left out",))
 
 
 def test_a_profile_that_cannot_be_read_is_reported_as_left_out() -> None:
@@ -305,7 +307,8 @@ def test_an_animation_that_breaks_off_is_no_shorter_one() -> None:
 
 
 def test_metadata_for_which_a_format_has_no_place_is_named() -> None:
-    header = Header(8, 8, 3, "uint8", exif=exif_block(), xmp=packet(), iptc=b"Photoshop 3.0\0", format="jpeg")
+    metadata = Metadata(exif=exif_block(), xmp=packet(), iptc=b"Photoshop 3.0\0")
+    header = Header(8, 8, 3, "uint8", format="jpeg", metadata=metadata)
     result = fit_header(header, "gif", "out.gif")
     [loss] = [each for each in find_losses(header, result, "gif") if "no room" in each]
     assert loss.startswith("gif has no room for its EXIF, IPTC and XMP; png, jpeg, webp, tiff and avif have")
@@ -317,7 +320,8 @@ def test_metadata_for_which_a_format_has_no_place_is_named() -> None:
 def test_iptc_counts_where_exif_has_to_hold_it() -> None:
     caption = b"\x1c\x02\x78" + struct.pack(">H", 20_000) + bytes(20_000)
     iptc = b"Photoshop 3.0\0" + b"8BIM\x04\x04\0\0" + struct.pack(">I", len(caption)) + caption + b"\0"
-    header = Header(8, 8, 3, "uint8", exif=long_exif(50_000), iptc=iptc, format="jpeg")
+    metadata = Metadata(exif=long_exif(50_000), iptc=iptc)
+    header = Header(8, 8, 3, "uint8", format="jpeg", metadata=metadata)
     with pytest.raises(NoRoomError, match="avif has room for 60000 bytes of EXIF, not 7"):
         fit_header(header, "avif", "out.avif")
-    assert fit_header(header, "jpeg", "out.jpg").iptc == header.iptc
+    assert fit_header(header, "jpeg", "out.jpg").metadata.iptc == header.metadata.iptc

@@ -24,6 +24,7 @@ from mambair_cli.images.measured import find_unmoved, move_xmp_measures
 from mambair_cli.images.metadata import change_description
 from mambair_cli.images.move import Move
 from mambair_cli.images.ome import Resized, find_misfit, restate_ome
+from mambair_cli.images.picture import Metadata
 from mambair_cli.images.places import move_xmp_places
 from mambair_cli.images.png_chunks import read_png_facts, write_chunk
 from mambair_cli.images.provenance import add_note, read_note
@@ -89,7 +90,7 @@ def test_measures_with_much_around_them_stay() -> None:
             name + b'="1;' * MANY,
         ):
             assert move_xmp_measures(xmp, TURN) == xmp
-            find_unmoved(None, xmp, TURN)
+            find_unmoved(Metadata(xmp=xmp), TURN)
     xmp = b"<x Iptc4xmpExt:rbUnit='pixel'><Iptc4xmpExt:RegionBoundary Iptc4xmpExt:rbX='1'" * MANY
     assert move_xmp_places(xmp, TURN) == xmp
 
@@ -207,7 +208,7 @@ def test_long_xmp_of_png_is_read_and_no_broken_text() -> None:
     for is_packed, body in ((0, packet), (1, zlib.compress(packet))):
         head = b"XML:com.adobe.xmp\0" + bytes([is_packed, 0, 0, 0])
         picture = read_picture(whole[:33] + write_chunk(b"iTXt", head + body) + whole[33:])
-        assert picture.xmp == packet
+        assert picture.metadata.xmp == packet
         assert picture.warnings == ()
     broken = whole[:33] + write_chunk(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0broken") + whole[33:]
     assert read_picture(broken).warnings == ("1 of its texts cannot be read",)

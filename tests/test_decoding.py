@@ -145,7 +145,7 @@ def test_bmp_keeps_gray_colour_and_alpha() -> None:
         samples = noise(5, 7, bands)
         after = read_picture(encode(samples, "bmp", mode=mode, dpi=(300, 300)))
         np.testing.assert_array_equal(after.pixels, samples)
-        assert (after.format, after.dpi) == ("bmp", (300.0, 300.0))
+        assert (after.format, after.metadata.dpi) == ("bmp", (300.0, 300.0))
 
 
 def test_a_classic_test_image_in_bmp_is_gray() -> None:

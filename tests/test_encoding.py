@@ -15,6 +15,7 @@ from profiles import gray_profile
 
 from mambair_cli.errors import ImageError
 from mambair_cli.images import Picture, encode_picture, from_float, read_picture
+from mambair_cli.images.picture import Metadata
 
 DTYPES = {
     "png": ["uint8", "uint16"],
@@ -37,7 +38,7 @@ def lossless(draw: st.DrawFn) -> tuple[Picture, str]:
     icc = draw(st.sampled_from([None, profile]))
     xmp = draw(st.sampled_from([None, XMP]))
     exif = draw(st.sampled_from([None, exif_block(), exif_block(order="II")]))
-    return Picture(pixels, alpha, format, icc, exif, xmp), format
+    return Picture(pixels, alpha, format, icc, Metadata(exif=exif, xmp=xmp)), format
 
 
 @given(lossless())
@@ -52,8 +53,8 @@ def test_lossless_formats_give_back_what_was_written(written: tuple[Picture, str
     if before.alpha is not None:
         np.testing.assert_array_equal(after.alpha, before.alpha)
     assert after.icc == before.icc
-    assert (after.xmp is None) == (before.xmp is None)
-    assert (after.exif is None) == (before.exif is None)
+    assert (after.metadata.xmp is None) == (before.metadata.xmp is None)
+    assert (after.metadata.exif is None) == (before.metadata.exif is None)
 
 
 @pytest.mark.parametrize("bands", [1, 3])
@@ -119,11 +120,15 @@ def test_sides_that_a_format_cannot_hold_are_refused(format: str, side: int) -> 
     assert read_picture(encode_picture(at_most, format)).pixels.shape == (1, side - 1, 3)
 
 
-@pytest.mark.parametrize(("kind", "length"), [("exif", 70000), ("xmp", 65503)])
-def test_metadata_that_jpeg_cannot_hold_is_refused(kind: str, length: int) -> None:
+@pytest.mark.parametrize(
+    ("metadata", "words"),
+    [(Metadata(exif=bytes(70000)), ("EXIF", "70000")), (Metadata(xmp=bytes(65503)), ("XMP", "65503"))],
+    ids=["exif", "xmp"],
+)
+def test_metadata_that_jpeg_cannot_hold_is_refused(metadata: Metadata, words: tuple[str, str]) -> None:
     with pytest.raises(ImageError) as error:
-        encode_picture(replace(make_picture(), **{kind: bytes(length)}), "jpeg")
-    assert_line(error, kind.upper(), str(length))
+        encode_picture(replace(make_picture(), metadata=metadata), "jpeg")
+    assert_line(error, *words)
 
 
 @pytest.mark.parametrize("format", ["webp", "avif"])

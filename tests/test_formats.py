@@ -16,6 +16,7 @@ from repository import ROOT
 
 from mambair_cli.errors import ImageError
 from mambair_cli.images import FORMATS, Picture, encode_picture, open_picture, read_picture
+from mambair_cli.images.picture import Metadata
 from mambair_cli.images.writers import WRITERS
 from mambair_cli.system.wording import enumerate_names
 
@@ -40,10 +41,8 @@ def picture(bands: int, dtype: str, alpha: bool) -> Picture:
     return Picture(
         np.ascontiguousarray(values[..., :bands]),
         np.ascontiguousarray(values[..., bands]) if alpha else None,
-        exif=exif(),
-        xmp=XMP,
         icc=ICC if bands == 3 else None,
-        dpi=(300, 300),
+        metadata=Metadata(exif=exif(), xmp=XMP, dpi=(300, 300)),
     )
 
 
@@ -188,7 +187,8 @@ def test_tiff_is_read_by_tifffile(bands: int, alpha: bool, dtype: str) -> None:
 
 
 def test_avif_of_16_bits_keeps_12() -> None:
-    before = replace(picture(3, "uint16", False), exif=None)
+    before = picture(3, "uint16", False)
+    before = replace(before, metadata=replace(before.metadata, exif=None))
     data = encode_picture(before, "avif", quality=100)
     assert b"av1C" in data
     flags = data[data.index(b"av1C") + 6]
@@ -352,8 +352,8 @@ def test_heic_is_read(bits: int, alpha: bool) -> None:
     white = np.iinfo(values.dtype).max
     np.testing.assert_allclose(after.samples / white, values / white, atol=2 / 255)
     assert after.icc == ICC
-    assert after.exif is not None
-    assert b"Camera works" in after.exif
+    assert after.metadata.exif is not None
+    assert b"Camera works" in after.metadata.exif
 
 
 @pytest.mark.parametrize("kind", ["float16", "float32"])

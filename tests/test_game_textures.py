@@ -332,7 +332,7 @@ def test_pcx_that_pillow_writes_is_read(mode: str) -> None:
     file = io.BytesIO()
     image.save(file, "PCX")
     after = read_picture(file.getvalue())
-    assert (after.format, after.dpi) == ("pcx", (100, 100))
+    assert (after.format, after.metadata.dpi) == ("pcx", (100, 100))
     np.testing.assert_array_equal(
         after.samples.squeeze(), np.array(image.convert("L" if mode in "1L" else "RGB"))
     )

@@ -17,6 +17,7 @@ from PIL.TiffImagePlugin import IFDRational
 from mambair_cli.images import open_picture, read_picture
 from mambair_cli.images.measured import find_unmoved, move_exif_measures, move_xmp_measures
 from mambair_cli.images.move import Move
+from mambair_cli.images.picture import Metadata
 from mambair_cli.images.places import move_xmp_places
 
 WIDTH, HEIGHT = 64, 40
@@ -68,21 +69,21 @@ def test_the_geometry_of_a_camera_fits_the_result(
     assert not any(sentence.startswith(UNMOVED) for sentence in warnings)
     after = read_picture(Path(f"out.{suffix}"))
     x, y = (4001, 2000) if orientation != 6 else (2000, 4001)
-    assert read_focal_plane(after.exif) == (x, y, 2)
+    assert read_focal_plane(after.metadata.exif) == (x, y, 2)
     x, y = ("8001/2", "2000/1") if orientation != 6 else ("2000/1", "8001/2")
-    assert read_xmp(after.xmp, "exif:FocalPlaneXResolution") == x
-    assert read_xmp(after.xmp, "exif:FocalPlaneYResolution") == y
-    assert read_xmp(after.xmp, "drone-dji:CalibratedFocalLength") == "101"
+    assert read_xmp(after.metadata.xmp, "exif:FocalPlaneXResolution") == x
+    assert read_xmp(after.metadata.xmp, "exif:FocalPlaneYResolution") == y
+    assert read_xmp(after.metadata.xmp, "drone-dji:CalibratedFocalLength") == "101"
     centre = {1: ("32", "20"), 3: ("96", "60"), 6: ("60", "32")}[orientation]
     names = ("drone-dji:CalibratedOpticalCenterX", "drone-dji:CalibratedOpticalCenterY")
-    assert tuple(read_xmp(after.xmp, name) for name in names) == centre
+    assert tuple(read_xmp(after.metadata.xmp, name) for name in names) == centre
     lens = {
         1: "6001,5800,-12,5,-0.2,0.1,-0.001,-0.0002,-0.03",
         3: "6001,5800,12,-5,-0.2,0.1,0.001,0.0002,-0.03",
         6: "5800,6001,-5,-12,-0.2,0.1,-0.0002,0.001,-0.03",
     }[orientation]
     lens = f"2018-09-04;{lens}"
-    assert read_xmp(after.xmp, "drone-dji:DewarpData") == lens
+    assert read_xmp(after.metadata.xmp, "drone-dji:DewarpData") == lens
 
 
 @pytest.mark.skipif(shutil.which("exiftool") is None, reason="needs exiftool")
@@ -124,17 +125,17 @@ def test_a_lens_distorts_the_turned_scene_as_the_scene(orientation: int) -> None
 
 
 def test_what_cannot_be_converted_is_named() -> None:
-    assert find_unmoved(exif_of(), XMP.encode(), DOUBLE) == ()
+    assert find_unmoved(Metadata(exif=exif_of(), xmp=XMP.encode()), DOUBLE) == ()
     lone = b'<x exif:FocalPlaneXResolution="9" drone-dji:DewarpData="gone" Camera:VignettingCenter="3,4"/>'
     moved = move_xmp_measures(lone, DOUBLE)
     assert moved == lone.replace(b'"9"', b'"18"')
     names = ("drone-dji:DewarpData", "Camera:VignettingCenter")
-    assert find_unmoved(None, lone, DOUBLE) == names
+    assert find_unmoved(Metadata(xmp=lone), DOUBLE) == names
     assert move_xmp_measures(lone, QUARTER) == lone
-    assert find_unmoved(None, lone, QUARTER) == ("exif:FocalPlaneXResolution", *names)
+    assert find_unmoved(Metadata(xmp=lone), QUARTER) == ("exif:FocalPlaneXResolution", *names)
     panorama = b'<x GPano:FullPanoWidthPixels="64" GPano:FullPanoHeightPixels="40"/>'
     names = ("GPano:FullPanoWidthPixels", "GPano:FullPanoHeightPixels")
-    assert find_unmoved(None, panorama, QUARTER) == names
+    assert find_unmoved(Metadata(xmp=panorama), QUARTER) == names
 
 
 @pytest.mark.parametrize(
@@ -164,7 +165,7 @@ def test_a_resolution_of_another_type_stays_and_is_named() -> None:
         block = block.replace(struct.pack("<HH", tag, 5), struct.pack("<HH", tag, 10))
     assert move_exif_measures(block, DOUBLE) == block
     names = ("FocalPlaneXResolution", "FocalPlaneYResolution")
-    assert find_unmoved(block, None, DOUBLE) == names
+    assert find_unmoved(Metadata(exif=block), DOUBLE) == names
     assert move_exif_measures(b"II*\0", DOUBLE) == b"II*\0"
 
 
@@ -175,9 +176,9 @@ def test_a_resolution_with_an_undefined_one_is_scaled_and_named_where_it_cannot_
     exif = Image.Exif()
     exif.load(b"Exif\0\0" + move_exif_measures(block, DOUBLE))
     assert float(exif.get_ifd(0x8769)[X_RESOLUTION]) == 4001
-    assert find_unmoved(block, None, DOUBLE) == ()
+    assert find_unmoved(Metadata(exif=block), DOUBLE) == ()
     assert move_exif_measures(block, QUARTER) == block
-    assert find_unmoved(block, None, QUARTER) == ("FocalPlaneXResolution",)
+    assert find_unmoved(Metadata(exif=block), QUARTER) == ("FocalPlaneXResolution",)
 
 
 def region(unit: str, shape: str, **numbers: float) -> bytes:

@@ -359,9 +359,8 @@ def test_exif_and_xmp_have_a_measured_resolution(run: Any) -> None:
     with Image.open("out.jpg") as image:
         assert image.info["jfif_density"] == (40000, 40000)
         assert image.getexif()[X_RESOLUTION] == image.getexif()[Y_RESOLUTION] == 40000
-    assert (
-        read_picture(Path("out.jpg")).xmp == b'<x tiff:XResolution="40000/1" tiff:YResolution = "40000/1"/>'
-    )
+    wanted = b'<x tiff:XResolution="40000/1" tiff:YResolution = "40000/1"/>'
+    assert read_picture(Path("out.jpg")).metadata.xmp == wanted
 
 
 @given(st.floats(1e-12, 1e12), st.floats(1e-12, 1e12))
@@ -387,4 +386,4 @@ def test_results_of_every_size_have_their_resolution(big: bool, monkeypatch: pyt
     tifffile.imwrite(file, noise(20, 30), resolution=(0.5, 0.25), resolutionunit=1)
     data = encode_picture(read_picture(file.getvalue()), "tiff")
     assert data[2] == (43 if big else 42)
-    assert read_picture(data).density == (0.5, 0.25)
+    assert read_picture(data).metadata.density == (0.5, 0.25)

@@ -31,6 +31,7 @@ from PIL import Image, IptcImagePlugin
 
 from mambair_cli.images import encode_picture, read_picture
 from mambair_cli.images.metadata import add_iptc, find_description, find_iptc, restate_exif
+from mambair_cli.images.picture import Metadata
 from mambair_cli.images.tiff_directories import DESCRIPTION, LONG, TEXT, ExifEntry, set_entries
 from mambair_cli.images.tiff_resolution import set_exif_resolution
 
@@ -75,11 +76,11 @@ def test_metadata_survives_from_every_format_to_every_format(source: str, target
     after = read_picture(data)
     assert after.icc == ICC
     if source not in ("png", "tiff"):  # Pillow does not write XMP there
-        assert before.xmp == after.xmp == XMP.replace(b'"6"', b'"1"')
-    assert before.exif is not None
-    assert after.exif is not None
+        assert before.metadata.xmp == after.metadata.xmp == XMP.replace(b'"6"', b'"1"')
+    assert before.metadata.exif is not None
+    assert after.metadata.exif is not None
     if "tiff" not in (source, target):
-        assert len(after.exif) == len(before.exif)
+        assert len(after.metadata.exif) == len(before.metadata.exif)
 
 
 def test_xmp_has_the_size_of_the_result_and_no_thumbnail() -> None:
@@ -89,8 +90,8 @@ def test_xmp_has_the_size_of_the_result_and_no_thumbnail() -> None:
         b"<xmp:Thumbnails><rdf:Alt>\n/9j/4AAQ</rdf:Alt></xmp:Thumbnails></rdf:Description>"
     )
     for format in ("png", "jpeg", "webp", "tiff", "avif"):
-        data = encode_picture(replace(make_picture(20, 30), xmp=xmp), format)
-        assert read_picture(data).xmp == (
+        data = encode_picture(replace(make_picture(20, 30), metadata=Metadata(xmp=xmp)), format)
+        assert read_picture(data).metadata.xmp == (
             b'<rdf:Description tiff:ImageWidth="30" tiff:ImageLength = "20" tiff:Orientation="1" dc:id="7">'
             b"<exif:PixelXDimension>30</exif:PixelXDimension>"
             b"<exif:PixelYDimension> 20</exif:PixelYDimension></rdf:Description>"
@@ -100,12 +101,12 @@ def test_xmp_has_the_size_of_the_result_and_no_thumbnail() -> None:
 def test_exif_keeps_its_bytes_but_for_what_has_to_change() -> None:
     block = exif_block(orientation=8)
     before = read_picture(encode(noise(4, 6, 3), "png", exif=block))
-    assert before.exif is not None
-    assert len(before.exif) == len(block)
-    changed = [i for i, (old, new) in enumerate(zip(block, before.exif, strict=True)) if old != new]
+    assert before.metadata.exif is not None
+    assert len(before.metadata.exif) == len(block)
+    changed = [i for i, (old, new) in enumerate(zip(block, before.metadata.exif, strict=True)) if old != new]
     assert len(changed) <= 12  # of three entries: the value, and the type of the sizes
     for format in ("png", "jpeg", "webp"):
-        assert read_picture(encode_picture(before, format)).exif == before.exif
+        assert read_picture(encode_picture(before, format)).metadata.exif == before.metadata.exif
 
 
 @pytest.mark.parametrize("big", [True, False])
@@ -115,12 +116,12 @@ def test_large_files_are_big_tiff_with_all_metadata(
 ) -> None:
     if big:
         monkeypatch.setattr("mambair_cli.images.writers._BIGTIFF_BYTES", 0)
-    before = replace(make_picture(), exif=exif_block(order=order), xmp=XMP, icc=ICC)
+    before = replace(make_picture(), icc=ICC, metadata=Metadata(exif=exif_block(order=order), xmp=XMP))
     data = encode_picture(before, "tiff")
     assert data[2] == (43 if big else 42)
     after = read_picture(data)
     np.testing.assert_array_equal(after.pixels, before.pixels)
-    assert (after.icc, after.xmp) == (ICC, XMP.replace(b'"6"', b'"1"'))
+    assert (after.icc, after.metadata.xmp) == (ICC, XMP.replace(b'"6"', b'"1"'))
     for whole in (data, encode_picture(after, "png")):
         main, exif, gps = tags_of(whole)
         assert main[MAKE] == "Camera works"
@@ -132,7 +133,7 @@ def test_no_pointer_into_the_void_goes_into_tiff() -> None:
     exif = Image.Exif()
     exif.get_ifd(EXIF_PART)[INTEROPERABILITY] = {1: "R98"}
     exif.get_ifd(EXIF_PART)[EXPOSURE] = (1, 250)
-    before = replace(make_picture(), exif=exif.tobytes())
+    before = replace(make_picture(), metadata=Metadata(exif=exif.tobytes()))
     assert INTEROPERABILITY in tags_of(encode_picture(before, "jpeg"))[1]
     after = tags_of(encode_picture(before, "tiff"))[1]
     assert INTEROPERABILITY not in after
@@ -141,7 +142,7 @@ def test_no_pointer_into_the_void_goes_into_tiff() -> None:
 
 def test_the_thumbnail_of_the_file_as_it_was_is_unlinked() -> None:
     block = exif_block(thumbnail=True)
-    after = read_picture(encode(noise(4, 6, 3), "png", exif=block)).exif
+    after = read_picture(encode(noise(4, 6, 3), "png", exif=block)).metadata.exif
     assert after is not None
     pointer = 10 + 12 * int.from_bytes(after[8:10], "big")
     assert int.from_bytes(block[pointer : pointer + 4], "big") > 0
@@ -157,7 +158,7 @@ def test_nothing_is_invented_where_a_file_says_nothing() -> None:
             assert "dpi" not in image.info
             assert image.info.get("resolution", (1, 1)) == (1, 1)
         after = read_picture(data)
-        assert (after.icc, after.exif, after.xmp, after.iptc) == (None, None, None, None)
+        assert (after.icc, after.metadata) == (None, Metadata())
 
 
 @pytest.mark.parametrize("format", ["png", "jpeg", "tiff"])
@@ -165,24 +166,25 @@ def test_nothing_is_invented_where_a_file_says_nothing() -> None:
 def test_resolution_survives(format: str, with_exif: bool) -> None:
     block = exif_block(orientation=6) if with_exif else None
     before = read_picture(encode(noise(4, 6, 3), format, dpi=(300, 100), exif=block))
-    assert before.dpi == ((100.0, 300.0) if with_exif else (300.0, 100.0))
+    assert before.metadata.dpi == ((100.0, 300.0) if with_exif else (300.0, 100.0))
     for target in ("png", "jpeg", "tiff"):
         data = encode_picture(before, target)
-        assert read_picture(data).dpi == before.dpi
+        assert read_picture(data).metadata.dpi == before.metadata.dpi
         with Image.open(io.BytesIO(data)) as image:
-            assert image.info["dpi"] == pytest.approx(before.dpi, abs=0.01)
+            assert image.info["dpi"] == pytest.approx(before.metadata.dpi, abs=0.01)
 
 
 @pytest.mark.parametrize("order", ["II", "MM"])
 @pytest.mark.parametrize("target", ["png", "webp", "avif", "tiff"])
 def test_exif_does_not_grow_from_copy_to_copy(target: str, order: str) -> None:
-    first = replace(make_picture(16, 16), iptc=IPTC, exif=exif_block(order=order), dpi=(300.0, 200.0))
+    metadata = Metadata(exif=exif_block(order=order), iptc=IPTC, dpi=(300.0, 200.0))
+    first = replace(make_picture(16, 16), metadata=metadata)
     lengths = []
     copy = first
     for _ in range(3):
         copy = read_picture(encode_picture(copy, target))
-        lengths.append(len(copy.exif or b""))
-        assert copy.iptc == IPTC
+        lengths.append(len(copy.metadata.exif or b""))
+        assert copy.metadata.iptc == IPTC
     assert len(set(lengths)) == 1
 
 
@@ -211,11 +213,12 @@ def test_the_size_of_the_picture_in_the_main_directory_follows_the_result() -> N
 @pytest.mark.parametrize("target", ["jpeg", "png", "webp", "tiff", "avif"])
 @pytest.mark.parametrize("with_exif", [False, True])
 def test_iptc_goes_from_jpeg_to_everywhere_and_back(target: str, with_exif: bool) -> None:
-    before = replace(make_picture(16, 16), iptc=IPTC, exif=exif_block() if with_exif else None)
+    metadata = Metadata(exif=exif_block() if with_exif else None, iptc=IPTC)
+    before = replace(make_picture(16, 16), metadata=metadata)
     data = encode_picture(before, target)
     after = read_picture(data)
-    assert after.iptc == IPTC
-    assert read_picture(encode_picture(after, "jpeg")).iptc == IPTC
+    assert after.metadata.iptc == IPTC
+    assert read_picture(encode_picture(after, "jpeg")).metadata.iptc == IPTC
     with Image.open(io.BytesIO(data)) as image:
         found = IptcImagePlugin.getiptcinfo(image) or {}
         if target in ("jpeg", "tiff"):  # where Pillow looks for it
@@ -230,7 +233,7 @@ def test_iptc_goes_from_jpeg_to_everywhere_and_back(target: str, with_exif: bool
 def test_a_broken_block_of_photoshop_costs_no_picture() -> None:
     for broken in (b"", b"Photoshop 3.0\0", IPTC[:20], IPTC[:25], b"8BIM" * 9):
         for format in ("png", "tiff", "jpeg"):
-            before = replace(make_picture(16, 16), iptc=broken, exif=exif_block())
+            before = replace(make_picture(16, 16), metadata=Metadata(exif=exif_block(), iptc=broken))
             np.testing.assert_array_equal(
                 read_picture(encode_picture(before, format)).pixels.shape, before.pixels.shape
             )
@@ -245,7 +248,7 @@ def test_broken_exif_costs_no_picture(data: st.DataObject) -> None:
     block = block[: data.draw(st.integers(0, len(block)))]
     pixels = noise(4, 6, 3)
     for format in ("png", "tiff"):
-        broken = replace(make_picture(), pixels=pixels, exif=bytes(block))
+        broken = replace(make_picture(), pixels=pixels, metadata=Metadata(exif=bytes(block)))
         after = read_picture(encode_picture(broken, format))
         np.testing.assert_array_equal(after.pixels, pixels)  # upright: what is kept does not turn it
 
@@ -253,7 +256,7 @@ def test_broken_exif_costs_no_picture(data: st.DataObject) -> None:
 def test_exif_whose_directory_lies_in_its_header_is_dropped() -> None:
     broken = b"MM\0*" + struct.pack(">IH", 4, 0)
     assert restate_exif(broken, 4, 6) is None
-    encode_picture(replace(make_picture(), exif=broken), "tiff")
+    encode_picture(replace(make_picture(), metadata=Metadata(exif=broken)), "tiff")
 
 
 # For an image of the rows "abc" and "def", stored; what a viewer shows for each orientation.

@@ -97,7 +97,7 @@ def test_a_note_is_metadata_and_strip_leaves_none(photo: str, capsys) -> None:
         assert "note and strip exclude each other" in error_message(answer)
         status, _, body = ask(address, "POST", "/v1/denoise?note=true&sigma=15", PHOTO)
     assert status == 200
-    note = read_note(read_picture(body).xmp)
+    note = read_note(read_picture(body).metadata.xmp)
     assert note is not None
     assert note["model"] == "tiny-denoise"
 

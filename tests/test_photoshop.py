@@ -34,11 +34,11 @@ def test_the_thumbnail_of_the_picture_as_it_was_is_left_out() -> None:
     old = resource(THUMBNAIL, b"old picture")
     block = old + resource(RESOLUTION, bytes(16)) + IPTC[len(MARK) :] + resource(PATH, bytes(26), b"Path 1")
     picture = read_picture(jpeg_with(block))
-    assert kinds_in(picture.iptc) == [1028, RESOLUTION, PATH]
+    assert kinds_in(picture.metadata.iptc) == [1028, RESOLUTION, PATH]
     result = encode_picture(picture, "jpeg")
     assert b"old picture" not in result
-    assert kinds_in(read_picture(result).iptc) == [1028, RESOLUTION, PATH]
-    assert read_picture(jpeg_with(old)).iptc is None
+    assert kinds_in(read_picture(result).metadata.iptc) == [1028, RESOLUTION, PATH]
+    assert read_picture(jpeg_with(old)).metadata.iptc is None
 
 
 def test_a_caption_in_a_later_segment_is_kept() -> None:
@@ -50,7 +50,7 @@ def test_a_caption_in_a_later_segment_is_kept() -> None:
     ):
         picture = read_picture(jpeg_with(*blocks))
         for format in ("jpeg", "png", "tiff"):
-            after = read_picture(encode_picture(picture, format)).iptc
+            after = read_picture(encode_picture(picture, format)).metadata.iptc
             assert after is not None
             assert after.startswith(IPTC)
 
@@ -58,14 +58,14 @@ def test_a_caption_in_a_later_segment_is_kept() -> None:
 def test_what_is_too_long_for_a_segment_gives_way_to_the_caption() -> None:
     long = resource(PATH, bytes(40_000))
     picture = read_picture(jpeg_with(long, resource(PATH + 1, bytes(40_000)), IPTC[len(MARK) :]))
-    assert kinds_in(picture.iptc) == [1028, PATH]
-    assert kinds_in(read_picture(encode_picture(picture, "jpeg")).iptc) == [1028, PATH]
+    assert kinds_in(picture.metadata.iptc) == [1028, PATH]
+    assert kinds_in(read_picture(encode_picture(picture, "jpeg")).metadata.iptc) == [1028, PATH]
 
 
 @pytest.mark.parametrize("orientation", [1, 6])
 def test_paths_of_a_turned_picture_are_left_out_with_a_word(orientation: int) -> None:
     with open_picture(jpeg_with(resource(PATH, bytes(26)), orientation=orientation)) as reader:
-        assert kinds_in(reader.header.iptc) == ([PATH] if orientation == 1 else [])
+        assert kinds_in(reader.header.metadata.iptc) == ([PATH] if orientation == 1 else [])
         assert reader.warnings == ([] if orientation == 1 else ["its paths of Photoshop are left out"])
 
 
@@ -75,9 +75,9 @@ def test_a_tiff_file_may_have_its_caption_among_resources_alone() -> None:
     tags = [(34377, 7, len(block), block, True)]
     tifffile.imwrite(file, noise(8, 8, 3), photometric="rgb", metadata=None, extratags=tags)
     with open_picture(file.getvalue()) as reader:
-        assert reader.header.iptc == IPTC
+        assert reader.header.metadata.iptc == IPTC
         assert reader.header.left_out == ("paths of Photoshop",)
-    assert read_picture(encode_picture(read_picture(file.getvalue()), "jpeg")).iptc == IPTC
+    assert read_picture(encode_picture(read_picture(file.getvalue()), "jpeg")).metadata.iptc == IPTC
 
 
 def test_broken_resources_are_left_where_they_end() -> None:

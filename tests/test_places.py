@@ -99,7 +99,7 @@ def check_places(xmp: bytes | None, exif: bytes | None, pixels: np.ndarray) -> N
 def test_places_turn_with_the_pixels(orientation: int, as_attributes: bool) -> None:
     data = encode(stored(), "webp", exif=exif_of(orientation), xmp=xmp_of(as_attributes), lossless=True)
     after = read_picture(data)
-    check_places(after.xmp, after.exif, after.pixels)
+    check_places(after.metadata.xmp, after.metadata.exif, after.pixels)
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tif", "avif"])
@@ -109,7 +109,7 @@ def test_places_grow_with_the_picture(suffix: str, run: Any, weights: Path) -> N
     assert run("upscale", "in.webp", "--weights", weights / "x2.safetensors", "-o", f"out.{suffix}")[0] == 0
     after = read_picture(Path(f"out.{suffix}"))
     assert after.pixels.shape == (2 * WIDTH, 2 * HEIGHT, 3)
-    check_places(after.xmp, after.exif, after.pixels)
+    check_places(after.metadata.xmp, after.metadata.exif, after.pixels)
 
 
 @pytest.mark.parametrize("orientation", [1, 3, 6])
@@ -126,17 +126,18 @@ def test_places_on_every_page_turn_with_its_pixels(orientation: int) -> None:
         pages = reader.header.pages
     assert [f"Ann {page}".encode() in (note.xmp or b"") for page, note in enumerate(pages, 1)] == [True, True]
     for note in pages:
-        assert read_numbers(note.xmp, *names) == read_numbers(single.xmp, *names)
+        assert read_numbers(note.xmp, *names) == read_numbers(single.metadata.xmp, *names)
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-be"])
 def test_packets_of_other_encodings_become_utf_8(encoding: str) -> None:
     xmp = f"<?xpacket begin='\ufeff'?>{xmp_of(False).decode()}"
     packets = (xmp.encode(encoding), xmp.encode())
-    after = [read_picture(encode(stored(), "webp", exif=exif_of(6), xmp=each)).xmp for each in packets]
-    assert after[0] == after[1]
+    files = [encode(stored(), "webp", exif=exif_of(6), xmp=each) for each in packets]
+    first, second = (read_picture(file).metadata.xmp for file in files)
+    assert first == second
     broken = xmp.encode("utf-16-le") + b"\0"
-    assert read_picture(encode(stored(), "webp", xmp=broken)).xmp == broken
+    assert read_picture(encode(stored(), "webp", xmp=broken)).metadata.xmp == broken
 
 
 def test_regions_that_were_written_for_the_upright_picture_stay() -> None:

@@ -13,6 +13,7 @@ from PIL import Image
 
 from mambair_cli.images import encode_picture, read_picture
 from mambair_cli.images.formats import find_formats
+from mambair_cli.images.picture import Metadata
 from mambair_cli.images.tiff_resolution import read_exif_resolution, set_exif_resolution
 
 X_RESOLUTION, Y_RESOLUTION, UNIT = 282, 283, 296
@@ -53,7 +54,7 @@ def test_a_resolution_that_stands_in_exif_alone_counts(source: str, target: str)
         pytest.importorskip("pillow_heif").register_heif_opener()
     for unit, factor in ((2, 1), (3, 2.54), (None, 1)):
         before = read_picture(encode(PIXELS, source, exif=exif_with(350, 175, unit)))
-        assert before.dpi == pytest.approx((350 * factor, 175 * factor))
+        assert before.metadata.dpi == pytest.approx((350 * factor, 175 * factor))
         assert seen(encode_picture(before, target)) == pytest.approx((350 * factor, 175 * factor), abs=0.02)
 
 
@@ -72,7 +73,7 @@ def test_a_resolution_in_exif_is_turned_upright_with_the_picture(source: str) ->
 @pytest.mark.parametrize("unit", [0, 1, 9])
 def test_a_resolution_in_exif_without_a_unit_of_known_length_is_none(unit: int) -> None:
     before = read_picture(encode(PIXELS, "webp", exif=exif_with(350, 350, unit)))
-    assert (before.dpi, before.density) == (None, None)
+    assert (before.metadata.dpi, before.metadata.density) == (None, None)
 
 
 @pytest.mark.parametrize("source", ["png", "jpeg", "tiff"])
@@ -85,25 +86,25 @@ def test_formats_without_a_place_of_their_own_have_it_in_exif(
     before = read_picture(encode(PIXELS, source, dpi=(300, 100), exif=exif))
     data = encode_picture(before, target)
     assert in_exif(data) == (300, 100, 2)
-    assert read_picture(data).dpi == (300, 100)
+    assert read_picture(data).metadata.dpi == (300, 100)
     with Image.open(io.BytesIO(data)) as image:
         assert image.getexif().get(MAKE) == ("Camera works" if has_exif else None)
         assert bool(image.getexif().get_ifd(0x8769)) == has_exif  # and libvips invents none
-    bare = encode_picture(replace(make_picture(16, 16), exif=exif), target)
+    bare = encode_picture(replace(make_picture(16, 16), metadata=Metadata(exif=exif)), target)
     assert in_exif(bare) is None
-    assert read_picture(bare).dpi is None
+    assert read_picture(bare).metadata.dpi is None
 
 
 def test_what_exif_says_already_is_not_written_anew() -> None:
     block = exif_with(350, 350)
     before = read_picture(encode(PIXELS, "webp", exif=block))
-    assert read_picture(encode_picture(before, "webp")).exif == before.exif == block
+    assert read_picture(encode_picture(before, "webp")).metadata.exif == before.metadata.exif == block
 
 
 def test_of_two_resolutions_the_one_outside_exif_counts_and_both_stay_where_there_is_room() -> None:
     for source in ("jpeg", "png"):
         before = read_picture(encode(PIXELS, source, dpi=(300, 300), exif=exif_with(72, 72)))
-        assert before.dpi == (300, 300)
+        assert before.metadata.dpi == (300, 300)
         for target in FORMATS:
             data = encode_picture(before, target)
             assert seen(data) == pytest.approx((300, 300), abs=0.01)
@@ -139,7 +140,8 @@ def test_whole_pixels_per_centimetre_stay_whole() -> None:
         with Image.open(io.BytesIO(encode_picture(read_picture(source), "jpeg"))) as image:
             assert (image.info["jfif_unit"], image.info["jfif_density"]) == (2, (236, 236))
     for dpi in (72, 96, 254, 300):
-        with Image.open(io.BytesIO(encode_picture(replace(make_picture(), dpi=(dpi, dpi)), "jpeg"))) as image:
+        picture = replace(make_picture(), metadata=Metadata(dpi=(dpi, dpi)))
+        with Image.open(io.BytesIO(encode_picture(picture, "jpeg"))) as image:
             assert (image.info["jfif_unit"], image.info["jfif_density"]) == (1, (dpi, dpi))
 
 
@@ -147,7 +149,7 @@ def test_jfif_behind_exif_is_found() -> None:
     data = encode(PIXELS, "jpeg", dpi=(300, 300))
     exif = exif_with(72, 72)
     segment = b"\xff\xe1" + (len(exif) + 8).to_bytes(2, "big") + b"Exif\0\0" + exif
-    assert read_picture(data[:2] + segment + data[2:]).dpi == (300, 300)
+    assert read_picture(data[:2] + segment + data[2:]).metadata.dpi == (300, 300)
 
 
 @pytest.mark.parametrize(
@@ -160,14 +162,14 @@ def test_jpeg_2000_keeps_its_resolution(kind: bytes, number: int, exponent: int,
     end = at + int.from_bytes(data[at : at + 4], "big")
     box = struct.pack(">I4sI4sHHHHbb", 26, b"res ", 18, kind, number, 2, number, 1, exponent, exponent)
     changed = data[:at] + struct.pack(">I", end - at + len(box)) + data[at + 4 : end] + box + data[end:]
-    assert read_picture(changed).dpi == pytest.approx((dpi, dpi / 2), rel=0.01)
-    assert read_picture(data).dpi is None
+    assert read_picture(changed).metadata.dpi == pytest.approx((dpi, dpi / 2), rel=0.01)
+    assert read_picture(data).metadata.dpi is None
 
 
 def test_pcx_keeps_its_resolution_but_no_size_of_a_screen() -> None:
     data = encode(PIXELS, "pcx")
     for numbers, dpi in (((300, 300), (300, 300)), ((640, 480), None), ((0, 0), None)):
-        assert read_picture(data[:12] + struct.pack("<2H", *numbers) + data[16:]).dpi == dpi
+        assert read_picture(data[:12] + struct.pack("<2H", *numbers) + data[16:]).metadata.dpi == dpi
 
 
 def test_broken_exif_gives_no_resolution_and_stays() -> None:

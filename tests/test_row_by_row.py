@@ -13,6 +13,7 @@ from metadata import exif_block
 from pictures import encode, make_picture, noise
 
 from mambair_cli.images import Writer, encode_picture, fit_header, open_picture, read_picture
+from mambair_cli.images.picture import Metadata
 
 
 @given(st.data())
@@ -33,7 +34,7 @@ def test_rows_are_those_of_the_whole(data: st.DataObject) -> None:
 
 @pytest.mark.parametrize("format", ["png", "tiff", "jpeg", "webp", "avif", "gif"])
 def test_a_writer_that_begins_anew_writes_what_it_would_have(format: str) -> None:
-    whole = replace(make_picture(60, 40), exif=exif_block())
+    whole = replace(make_picture(60, 40), metadata=Metadata(exif=exif_block()))
     file = io.BytesIO()
     with Writer(file, fit_header(whole.header, format, "it"), format, None, "it") as writer:
         writer.write(0, noise(50, 40, 3, seed=9))

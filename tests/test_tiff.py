@@ -248,8 +248,8 @@ def test_what_64_bits_say_in_addition_to_pixels_stays(tmp_path: Path) -> None:
     )
     picture = read_picture(tmp_path / "in.tif")
     assert picture.icc == DISPLAY_P3
-    assert picture.dpi == (300, 150)
-    assert b"a title" in (picture.exif or b"")
+    assert picture.metadata.dpi == (300, 150)
+    assert b"a title" in (picture.metadata.exif or b"")
 
 
 def refusal(run: Any, path: str) -> str:

@@ -387,7 +387,7 @@ def test_the_first_description_counts(run: Any, weights: Path, name: str) -> Non
     assert (code, "warning" in err) == (0, False)
     if name == "out.tif":
         assert texts_in(Path(name).read_bytes()) == ["a dog on a beach"]
-    assert b"a dog on a beach" in (read_picture(Path(name)).exif or b"")
+    assert b"a dog on a beach" in (read_picture(Path(name)).metadata.exif or b"")
 
 
 @pytest.mark.parametrize(
@@ -406,7 +406,7 @@ def test_what_else_is_said_twice_is_reported(tag: int, text: str, said: str | No
     before, after = (struct.pack("<HHI", number, 2, len(text) + 1) for number in (tag + 1, tag))
     picture = read_picture(data.replace(before, after))
     assert picture.warnings == (() if said is None else (f"left out: {said}",))
-    assert b"first" in (picture.exif or b"")
+    assert b"first" in (picture.metadata.exif or b"")
 
 
 def test_colours_in_which_gray_is_shown_are_named() -> None:

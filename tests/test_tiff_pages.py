@@ -293,8 +293,8 @@ def test_what_the_page_says_counts_and_not_the_thumbnail_before_it(dtype: Any, t
     picture = read_picture(path)
     assert picture.pixels.shape == (20, 30, 3)
     for said in (b"the main text", b"An Artist", b"(c) me"):
-        assert said in (picture.exif or b"")
-    assert b"thumbnail" not in (picture.exif or b"")
+        assert said in (picture.metadata.exif or b"")
+    assert b"thumbnail" not in (picture.metadata.exif or b"")
 
 
 @pytest.mark.parametrize("marked", [0, 1])

@@ -77,7 +77,7 @@ def _describe(inspection: "Inspection") -> Iterator[tuple[str, str]]:
     share = f"; they fill {100 * look.filled:.2g} % of their range" if look and is_faint(look) else ""
     yield "samples", f"{_name_depth(inspection)}, {_name_colours(inspection)}{share}"
     yield "profile", inspection.profile or "none; taken for sRGB"
-    if (note := read_note(header.xmp)) is not None:
+    if (note := read_note(header.metadata.xmp)) is not None:
         yield "made by", ", ".join(f"{name} {value}" for name, value in note.items() if value is not None)
     if look is None:
         yield "pixels", f"too few to look at; {SMALLEST}×{SMALLEST} are needed"

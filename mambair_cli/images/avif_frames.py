@@ -11,6 +11,7 @@ import numpy as np
 from mambair_cli.errors import ImageError
 from mambair_cli.images.iso_boxes import Box, find_box, find_in_track, read_boxes
 from mambair_cli.images.lazy_image import LazyImage
+from mambair_cli.images.picture import Metadata
 from mambair_cli.images.tiff_directories import ORIENTATION
 
 _HIGH_DEPTH = 0x40  # a flag in the third byte of a codec's configuration
@@ -61,8 +62,7 @@ def read_avif_frames(data: bytes, name: str) -> LazyImage:
         delays=_read_delays(data, image.n_frames),
         loop=_read_loop(data),
         icc=image.info.get("icc_profile"),
-        exif=image.info.get("exif"),
-        xmp=image.info.get("xmp"),
+        metadata=Metadata(exif=image.info.get("exif"), xmp=image.info.get("xmp")),
         warnings=("its frames have more than 8 bits per sample and are read with 8",) if is_deep else (),
     )
 

@@ -41,6 +41,7 @@ from mambair_cli.images.picture import (
     COMMENT,
     INTERPRETATIONS,
     Header,
+    Metadata,
     Picture,
     Text,
     decode_text,
@@ -147,12 +148,7 @@ def read_picture(source: Path | bytes, *, max_pixels: int = MAX_PIXELS, damaged:
         alpha=np.ascontiguousarray(samples[..., header.bands]) if header.has_alpha else None,
         format=header.format,
         icc=header.icc,
-        exif=header.exif,
-        xmp=header.xmp,
-        iptc=header.iptc,
-        dpi=header.dpi,
-        density=header.density,
-        texts=header.texts,
+        metadata=header.metadata,
         warnings=(*reader.warnings, *left_out),
     )
 
@@ -203,11 +199,13 @@ def _open_with_vips(data: FileData, format: str, pages: list[Page], max_pixels: 
     image.samples = samples
     exif = extract_exif(data.bytes, chosen[0].at) if chosen else image.field("exif-data")
     move = to_upright(image.size, find_orientation(exif) if format == "avif" else image.orientation)
-    upright = restate_upright(exif, image.field("xmp-data"), move, warnings)
+    stored = Metadata(exif=exif, xmp=image.field("xmp-data"), texts=_read_texts(data, format, facts, gif))
+    metadata, unmoved = restate_upright(stored, move, warnings)
     delays = image.field("delay") if image.frames > 1 else None
     if format == "avif":
         warnings += map(leave_out, find_extras(data.bytes))
     icc = find_profile(data, image, facts, chosen, bands, warnings)
+    iptc = _find_iptc(data, format, metadata.exif, move.orientation != 1, warnings)
     header = Header(
         width=width,
         height=height,
@@ -220,12 +218,10 @@ def _open_with_vips(data: FileData, format: str, pages: list[Page], max_pixels: 
         delays=tuple(delays[: image.frames]) if delays else None,
         loop=image.field("loop") or 0,
         icc=icc,
-        iptc=_find_iptc(data, format, upright.exif, move.orientation != 1, warnings),
-        texts=_read_texts(data, format, facts, gif),
+        metadata=add_resolution(replace(metadata, iptc=iptc), format, data.bytes, facts, move.orientation),
+        unmoved=unmoved,
         is_from_cmyk=head.interpretation == "cmyk",
-        **upright._asdict(),
     )
-    header = add_resolution(header, data.bytes, facts, move.orientation)
     return Reader(
         _add_measures(header, data, pages, choice.numbers, warnings),
         image.load,
@@ -252,7 +248,7 @@ def _add_measures(
     page = pages[numbers[0]] if numbers else None
     samples = page.samples_per_pixel if page else header.samples_per_pixel
     exif, misfit = fit_description(
-        header.exif,
+        header.metadata.exif,
         PageLayout(
             width=header.width,
             height=header.height,
@@ -265,11 +261,11 @@ def _add_measures(
     warnings += [misfit] if misfit else []
     if page and numbers[0] and identify_description(extract_exif(data.bytes, pages[0].at))[0] == OME:
         warnings.append(explain_misfit(OME, PAGES_LEFT_OUT))  # the first page has it for the whole file
-    header = replace(header, exif=exif, left_out=find_unread(data.bytes, header.format))
+    metadata = replace(header.metadata, exif=exif)
     if page is None:
-        return header
+        return replace(header, metadata=metadata, left_out=find_unread(data.bytes, header.format))
     dpi, density = find_tiff_resolution(page, exif)
-    header = replace(header, dpi=dpi, density=density)
+    header = replace(header, metadata=replace(metadata, dpi=dpi, density=density))
     return add_notes(header, data.bytes, [pages[number] for number in numbers])
 
 
@@ -327,8 +323,9 @@ def _open_with_other_decoder(data: FileData, format: str, pages: list[Page], max
 
     bands = image.bands or count - (count % 2 == 0)
     warnings = list(image.warnings)
-    move = to_upright((width, height), find_orientation(image.exif))
-    upright = restate_upright(image.exif, image.xmp, move, warnings)
+    move = to_upright((width, height), find_orientation(image.metadata.exif))
+    metadata, unmoved = restate_upright(image.metadata, move, warnings)
+    metadata = replace(metadata, iptc=find_iptc(metadata.exif))
     icc = keep_usable_profile(image.icc, bands, warnings)
     icc = find_tiff_profile(data.bytes, pages, icc, bands == 1, warnings) if pages else icc
     is_heif = format in ("heic", "avif")
@@ -346,11 +343,9 @@ def _open_with_other_decoder(data: FileData, format: str, pages: list[Page], max
         delays=image.delays,
         loop=image.loop,
         icc=find_avif_profile(data.bytes, icc, bands == 1, data.name, warnings) if is_heif else icc,
-        iptc=find_iptc(upright.exif),
-        dpi=image.dpi,
-        **upright._asdict(),
+        metadata=add_resolution(metadata, format, data.bytes, orientation=move.orientation),
+        unmoved=unmoved,
     )
-    header = add_resolution(header, data.bytes, orientation=move.orientation)
     header = _add_measures(header, data, pages, choose_pages(pages).numbers, warnings)
     return Reader(header, load, data.name, is_whole=True, warnings=dict.fromkeys(warnings))
 

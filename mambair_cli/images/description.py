@@ -123,14 +123,14 @@ def explain_misfit(kind: str, misfit: str) -> str:
     return f"its {kind} does not fit and is left out: {misfit}"
 
 
-def restate_description(exif: bytes | None, source: Header, result: Header) -> bytes | None:
-    """Change a description that fits its file so that it describes a result.
+def restate_description(source: Header, result: Header) -> bytes | None:
+    """Return a result's EXIF with a description, which fits its file, that describes the result.
 
     Args:
-        exif: EXIF block with the description.
         source: Header of the file.
-        result: Header of the result.
+        result: Header of the result, with the EXIF.
     """
+    exif = result.metadata.exif
     kind, text = identify_description(exif)
     if exif is None or kind is None:
         return exif

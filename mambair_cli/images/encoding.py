@@ -259,12 +259,12 @@ class Writer:
     def _describe(self, image: Any) -> Any:
         """Add the metadata of the file, except EXIF."""
         header = self._header
-        x, y = header.dpi or _NO_DPI
+        x, y = header.metadata.dpi or _NO_DPI
         image = image.copy(xres=x / _MM_PER_INCH, yres=y / _MM_PER_INCH)
         blocks = {
             "icc-profile-data": None if self._to_srgb else header.icc,
-            "xmp-data": header.xmp,
-            "iptc-data": header.iptc,
+            "xmp-data": header.metadata.xmp,
+            "iptc-data": header.metadata.iptc,
         }
         for field, block in blocks.items():
             if block:
@@ -281,9 +281,10 @@ class Writer:
 
 def _restate(header: Header, row: Format) -> Header:
     """Return the header of a file with metadata that tell its size, and with IPTC where the format has it."""
-    size = header.width, header.height
-    exif = restate_exif(header.exif, *size) if header.exif else None
-    if header.iptc and not row.has_iptc:
-        exif = add_iptc(exif, header.iptc)
-    xmp = restate_xmp(header.xmp, *size) if header.xmp else None
-    return replace(header, exif=exif, xmp=xmp, iptc=header.iptc if row.has_iptc else None)
+    size, metadata = (header.width, header.height), header.metadata
+    exif = restate_exif(metadata.exif, *size) if metadata.exif else None
+    if metadata.iptc and not row.has_iptc:
+        exif = add_iptc(exif, metadata.iptc)
+    xmp = restate_xmp(metadata.xmp, *size) if metadata.xmp else None
+    metadata = replace(metadata, exif=exif, xmp=xmp, iptc=metadata.iptc if row.has_iptc else None)
+    return replace(header, metadata=metadata)

@@ -3,7 +3,7 @@
 import struct
 from collections.abc import Sequence
 
-from mambair_cli.images.picture import COMMENT, Header, Text
+from mambair_cli.images.picture import COMMENT, Metadata, Text
 from mambair_cli.images.png_chunks import write_chunk, write_text
 from mambair_cli.images.tiff_directories import DESCRIPTION, Buffer
 
@@ -14,21 +14,21 @@ _PLACE = b"a place for EXIF "
 _BEFORE_AVIF_EXIF = 10  # bytes of an item: where the block begins, and "Exif"
 
 
-def complete_jpeg(data: bytes, header: Header) -> bytes:
+def complete_jpeg(data: bytes, metadata: Metadata) -> bytes:
     """Add a JFIF header (which libvips omits with EXIF), EXIF and texts to the start of a JPEG file.
 
     Args:
         data: The file, or its first bytes.
-        header: Header with its EXIF, texts and resolution; a density is of whole numbers.
+        metadata: Metadata of the file; a density is of whole numbers.
     """
     body = data[2:]
     if body.startswith(b"\xff\xe0"):
         body = body[2 + int.from_bytes(body[2:4], "big") :]
-    exif, density = header.exif, header.density or (1, 1)
-    unit, x, y = _choose_jfif_density(header.dpi) if header.dpi else (0, *map(round, density))
+    exif, density = metadata.exif, metadata.density or (1, 1)
+    unit, x, y = _choose_jfif_density(metadata.dpi) if metadata.dpi else (0, *map(round, density))
     jfif = b"\xff\xe0" + struct.pack(">H5s2BBHHxx", 16, b"JFIF", 1, 1, unit, x, y)
     segment = b"\xff\xe1" + struct.pack(">H6s", len(exif) + 8, b"Exif") + exif if exif else b""
-    comments = map(write_comment, header.texts)
+    comments = map(write_comment, metadata.texts)
     segment += b"".join(b"\xff\xfe" + struct.pack(">H", len(comment) + 2) + comment for comment in comments)
     return data[:2] + jfif + segment + body
 
@@ -46,17 +46,17 @@ def _choose_jfif_density(dpi: tuple[float, float]) -> tuple[int, int, int]:
     return min(choices)[1:]
 
 
-def complete_png(data: bytes, header: Header) -> bytes:
+def complete_png(data: bytes, metadata: Metadata) -> bytes:
     """Add EXIF and texts to the start of a PNG file; take out a resolution that libvips has invented.
 
     The arguments are those of :func:`complete_jpeg`; ``data`` must include the start of the pixels.
     """
-    if header.dpi is None and (at := _find_png_chunk(data, b"pHYs")):
+    if metadata.dpi is None and (at := _find_png_chunk(data, b"pHYs")):
         data = data[:at] + data[at + 21 :]
-    density = header.density
+    density = metadata.density
     chunks = write_chunk(b"pHYs", struct.pack(">IIB", *map(int, density), 0)) if density else b""
-    chunks += write_chunk(b"eXIf", header.exif) if header.exif else b""
-    chunks += b"".join(map(write_text, header.texts))
+    chunks += write_chunk(b"eXIf", metadata.exif) if metadata.exif else b""
+    chunks += b"".join(map(write_text, metadata.texts))
     return data[:_PNG_HEADER_BYTES] + chunks + data[_PNG_HEADER_BYTES:]
 
 

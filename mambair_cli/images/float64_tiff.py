@@ -9,6 +9,7 @@ import numpy as np
 from mambair_cli.errors import ImageError
 from mambair_cli.images.lazy_image import LazyImage
 from mambair_cli.images.metadata import extract_exif
+from mambair_cli.images.picture import Metadata
 from mambair_cli.images.row_reader import wrap
 from mambair_cli.images.tiff import PROFILE, choose_pages, read_pages
 from mambair_cli.images.tiff_directories import ORIENTATION, XMP
@@ -81,8 +82,7 @@ def _read_header(data: bytes, name: str) -> LazyImage:
         bands=colours,
         masks=samples.masks,
         icc=icc,
-        exif=extract_exif(data, pages[choice.numbers[0]].at),
-        xmp=xmp,
+        metadata=Metadata(exif=extract_exif(data, pages[choice.numbers[0]].at), xmp=xmp),
         warnings=choice.remarks,
     )
 

@@ -1,9 +1,11 @@
 """An image from another decoder than libvips: its header now, its samples on demand."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
+
+from mambair_cli.images.picture import Metadata
 
 
 @dataclass(frozen=True)
@@ -17,7 +19,8 @@ class LazyImage:
         bands: Number of colour bands; None: all samples, without the last of an even number, which is alpha.
         masks: See :class:`mambair_cli.images.picture.Header`.
         frames, delays, loop: See :class:`mambair_cli.images.picture.Header`.
-        icc, exif, xmp, dpi: See :class:`mambair_cli.images.picture.Header`.
+        icc: See :class:`mambair_cli.images.picture.Header`.
+        metadata: What the file says of it, as it is stored.
         warnings: Sentences about what is damaged or left out.
     """
 
@@ -30,7 +33,5 @@ class LazyImage:
     delays: tuple[int, ...] | None = None
     loop: int = 0
     icc: bytes | None = None
-    exif: bytes | None = None
-    xmp: bytes | None = None
-    dpi: tuple[float, float] | None = None
+    metadata: Metadata = field(default_factory=Metadata)
     warnings: tuple[str, ...] = ()

@@ -11,6 +11,7 @@ from fractions import Fraction
 from typing import NamedTuple
 
 from mambair_cli.images.move import Move
+from mambair_cli.images.picture import Metadata
 from mambair_cli.images.tiff import RATIONAL, locate_value
 from mambair_cli.images.tiff_directories import (
     EXIF,
@@ -115,17 +116,11 @@ def move_xmp_measures(xmp: bytes, move: Move) -> bytes:
     return xmp
 
 
-def find_unmoved(exif: bytes | None, xmp: bytes | None, move: Move) -> tuple[str, ...]:
-    """Return the names of measures that cannot be moved.
-
-    Args:
-        exif: EXIF block; None for none.
-        xmp: XMP packet; None for none.
-        move: What became of the pixels.
-    """
+def find_unmoved(metadata: Metadata, move: Move) -> tuple[str, ...]:
+    """Return the names of measures that cannot be moved."""
     if move.is_none:
         return ()
-    return *_find_unmoved_exif(exif or b"", move), *_find_unmoved_xmp(xmp or b"", move)
+    return *_find_unmoved_exif(metadata.exif or b"", move), *_find_unmoved_xmp(metadata.xmp or b"", move)
 
 
 def describe_unmoved(names: Iterable[str]) -> list[str]:

@@ -19,6 +19,7 @@ from mambair_cli.images.float64_tiff import read_float64_tiff
 from mambair_cli.images.icons import read_icon
 from mambair_cli.images.iso_boxes import find_box
 from mambair_cli.images.lazy_image import LazyImage
+from mambair_cli.images.picture import Metadata
 from mambair_cli.images.samples import encode_srgb, fit_range, widen
 from mambair_cli.images.targa import read_targa
 from mambair_cli.images.temporary import explain_unkept, find_temporary_folder
@@ -95,8 +96,8 @@ def _bmp(data: bytes, name: str) -> LazyImage:
     image = BmpImageFile(BytesIO(data))
     mode = {"1": "L", "L": "L", "RGBA": "RGBA"}.get(image.mode, "RGB")
     shape = (image.height, image.width, len(mode))
-    dpi, icc = image.info.get("dpi"), _find_bmp_profile(data)
-    return LazyImage(shape, "uint8", lambda: np.array(image.convert(mode)), dpi=dpi, icc=icc)
+    icc, metadata = _find_bmp_profile(data), Metadata(dpi=image.info.get("dpi"))
+    return LazyImage(shape, "uint8", lambda: np.array(image.convert(mode)), icc=icc, metadata=metadata)
 
 
 def _find_bmp_profile(data: bytes) -> bytes | None:
@@ -133,7 +134,7 @@ def _pcx(data: bytes, name: str) -> LazyImage:
     shape, dpi = (image.height, image.width, len(mode)), image.info["dpi"]
     # Unequal numbers are the sizes of a screen, as many programs wrote them.
     dpi = dpi if dpi[0] == dpi[1] else None
-    return LazyImage(shape, "uint8", lambda: np.array(image.convert(mode)), dpi=dpi)
+    return LazyImage(shape, "uint8", lambda: np.array(image.convert(mode)), metadata=Metadata(dpi=dpi))
 
 
 _BETWEEN_NUMBERS = rb"(?:\s|#[^\n\r]*[\n\r])"
@@ -226,8 +227,8 @@ def _jpeg2000(data: bytes, name: str) -> LazyImage:
 
     shape = (image.height, image.width, 1 if is_deep else len(image.mode))
     dtype = "uint16" if is_deep else "uint8"
-    dpi = _find_jp2_resolution(data[:start])
-    return LazyImage(shape, dtype, load, icc=_find_jp2_profile(data[:start]), dpi=dpi)
+    metadata = Metadata(dpi=_find_jp2_resolution(data[:start]))
+    return LazyImage(shape, dtype, load, icc=_find_jp2_profile(data[:start]), metadata=metadata)
 
 
 def _find_jp2_resolution(boxes: bytes) -> tuple[float, float] | None:
@@ -279,8 +280,7 @@ def _heic(data: bytes, name: str) -> LazyImage:
         "uint16" if is_deep else "uint8",
         load,
         icc=file.info.get("icc_profile"),
-        exif=file.info.get("exif"),
-        xmp=file.info.get("xmp"),
+        metadata=Metadata(exif=file.info.get("exif"), xmp=file.info.get("xmp")),
         warnings=(name_read_image(first + 1, count),) if count > 1 else (),
     )
 

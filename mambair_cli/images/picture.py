@@ -44,17 +44,26 @@ class Text(NamedTuple):
     translated: str = ""
 
 
-class PageNotes(NamedTuple):
-    """What a page of a TIFF file says of itself.
+@dataclass(frozen=True)
+class Metadata:
+    """What a file says of its picture, or of one of its pages, except the samples and what these mean.
 
     Attributes:
-        exif, xmp, dpi, density: See :class:`Header`.
+        exif: EXIF block from its byte order mark on; its orientation is 1, its thumbnail unlinked.
+        xmp: XMP packet; its orientation is 1.
+        iptc: IPTC in a Photoshop block, as in JPEG files; from such files with Photoshop's other resources.
+        dpi: Pixels per inch, horizontal and vertical; None where the file has none.
+        density: The same per a unit without a name, where there is no ``dpi``; in PNG and JPEG files only the
+            ratio of the two has a meaning.
+        texts: Texts of the file that are not in EXIF, XMP or IPTC.
     """
 
     exif: bytes | None = None
     xmp: bytes | None = None
+    iptc: bytes | None = None
     dpi: tuple[float, float] | None = None
     density: tuple[float, float] | None = None
+    texts: tuple[Text, ...] = ()
 
 
 def decode_text(data: bytes) -> str:
@@ -83,14 +92,8 @@ class Header:
         delays: Duration of each frame, in milliseconds; None for pages.
         loop: Number of times that an animation is shown; 0: without end.
         icc: Colour profile of the pixels.
-        exif: EXIF block from its byte order mark on; its orientation is 1, its thumbnail unlinked.
-        xmp: XMP packet; its orientation is 1.
-        iptc: IPTC in a Photoshop block, as in JPEG files; from such files with Photoshop's other resources.
-        dpi: Pixels per inch, horizontal and vertical; None where the file has none.
-        density: The same per a unit without a name, where there is no ``dpi``; in PNG and JPEG files only the
-            ratio of the two has a meaning.
-        texts: Texts of the file that are not in EXIF, XMP or IPTC.
-        pages: What each page says of itself, as its file has it; for the first one, the fields above count.
+        metadata: What the file says of the picture.
+        pages: What each page says of itself, as its file has it; for the first one, ``metadata`` counts.
             Empty where the others say nothing of their own.
         left_out: Names of metadata that no result has, such as "georeferencing (GeoTIFF, GDAL)".
         unmoved: Names of measures in EXIF and XMP that tell of the picture as it was before it was turned.
@@ -108,13 +111,8 @@ class Header:
     delays: tuple[int, ...] | None = None
     loop: int = 0
     icc: bytes | None = None
-    exif: bytes | None = None
-    xmp: bytes | None = None
-    iptc: bytes | None = None
-    dpi: tuple[float, float] | None = None
-    density: tuple[float, float] | None = None
-    texts: tuple[Text, ...] = ()
-    pages: tuple[PageNotes, ...] = ()
+    metadata: Metadata = Metadata()
+    pages: tuple[Metadata, ...] = ()
     left_out: tuple[str, ...] = ()
     unmoved: tuple[str, ...] = ()
     is_from_cmyk: bool = False
@@ -153,7 +151,7 @@ class Picture:
     Attributes:
         pixels: (h, w, 1) gray or (h, w, 3) RGB; uint8, uint16 or float32.
         alpha: (h, w), of the same dtype; None without transparency.
-        format, icc, exif, xmp, iptc, dpi, density, texts: See :class:`Header`.
+        format, icc, metadata: See :class:`Header`.
         warnings: Sentences about what was damaged in its file or left out of it.
     """
 
@@ -161,12 +159,7 @@ class Picture:
     alpha: np.ndarray | None = None
     format: str = "png"
     icc: bytes | None = None
-    exif: bytes | None = None
-    xmp: bytes | None = None
-    iptc: bytes | None = None
-    dpi: tuple[float, float] | None = None
-    density: tuple[float, float] | None = None
-    texts: tuple[Text, ...] = ()
+    metadata: Metadata = Metadata()
     warnings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -192,12 +185,7 @@ class Picture:
             has_alpha=self.alpha is not None,
             format=self.format,
             icc=self.icc,
-            exif=self.exif,
-            xmp=self.xmp,
-            iptc=self.iptc,
-            dpi=self.dpi,
-            density=self.density,
-            texts=self.texts,
+            metadata=self.metadata,
         )
 
     @property

@@ -4,11 +4,12 @@ import math
 import re
 import struct
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import replace
 
 from mambair_cli.images.measured import find_unmoved, move_exif_measures, move_xmp_measures
 from mambair_cli.images.metadata import restate_exif
 from mambair_cli.images.move import Move
+from mambair_cli.images.picture import Metadata
 from mambair_cli.images.row_reader import leave_out
 from mambair_cli.images.tiff_directories import (
     EXIF,
@@ -47,47 +48,46 @@ def find_orientation(exif: bytes | None) -> int:
     return orientation if 1 <= orientation <= 8 else 1
 
 
-class Upright(NamedTuple):
-    """EXIF and XMP of a picture that was turned upright; see the fields of ``Header`` of these names."""
-
-    exif: bytes | None
-    xmp: bytes | None
-    unmoved: tuple[str, ...]
-
-
-def restate_upright(exif: bytes | None, xmp: bytes | None, move: Move, warnings: list[str]) -> Upright:
+def restate_upright(metadata: Metadata, move: Move, warnings: list[str]) -> tuple[Metadata, tuple[str, ...]]:
     """Change EXIF and XMP so that they describe a single picture that was turned upright.
 
     Args:
-        exif: EXIF block; None for none.
-        xmp: XMP packet; None for none.
+        metadata: Metadata of the picture as it is stored.
         move: What became of the pixels.
         warnings: Sentences about the file, to which those about what is left out are added.
+
+    Returns:
+        The metadata, and the names of measures that still tell of the picture as it is stored.
     """
-    xmp = xmp and to_utf8(xmp)
-    return Upright(
-        _restate_upright_exif(exif, move, warnings),
-        restate_upright_xmp(xmp, move, warnings),
-        find_unmoved(exif, xmp, move),
-    )
-
-
-def _restate_upright_exif(exif: bytes | None, move: Move, warnings: list[str]) -> bytes | None:
-    moved = exif and move_exif_measures(move_exif_places(exif, move), move)
-    restated = restate_exif(moved, *move.after) if moved else None
-    if exif and restated is None:
+    stored = replace(metadata, xmp=metadata.xmp and to_utf8(metadata.xmp))
+    exif = restate_exif(_move_exif(stored.exif, move), *move.after) if stored.exif else None
+    if stored.exif and exif is None:
         warnings.append("its EXIF cannot be read and is left out")
-    return restated
+    xmp = restate_upright_xmp(stored.xmp, move, warnings)
+    return replace(stored, exif=exif, xmp=xmp), find_unmoved(stored, move)
 
 
 def restate_upright_xmp(xmp: bytes | None, move: Move, warnings: list[str]) -> bytes | None:
     """Change XMP so that it describes a single picture that was turned upright; see ``restate_upright``."""
     if not xmp:
         return None
-    moved = move_xmp_measures(move_xmp_places(to_utf8(xmp), move), move)
-    restated, lost = drop_lost_parts(restate_xmp(moved, *move.after))
+    restated, lost = drop_lost_parts(restate_xmp(_move_xmp(to_utf8(xmp), move), *move.after))
     warnings += [leave_out(part) for part in lost]
     return restated
+
+
+def move_metadata(metadata: Metadata, move: Move) -> Metadata:
+    """Move the places and the measures that EXIF and XMP tell."""
+    exif, xmp = metadata.exif, metadata.xmp
+    return replace(metadata, exif=exif and _move_exif(exif, move), xmp=xmp and _move_xmp(xmp, move))
+
+
+def _move_exif(exif: bytes, move: Move) -> bytes:
+    return move_exif_measures(move_exif_places(exif, move), move)
+
+
+def _move_xmp(xmp: bytes, move: Move) -> bytes:
+    return move_xmp_measures(move_xmp_places(xmp, move), move)
 
 
 def move_exif_places(exif: bytes, move: Move) -> bytes:

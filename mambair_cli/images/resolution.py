@@ -7,7 +7,7 @@ from typing import Any, overload
 from mambair_cli.images.description import names_unit, restate_description, tells_size_of_pixels
 from mambair_cli.images.formats import FORMATS, MOST_DPI, say_which_have
 from mambair_cli.images.jpeg import read_jfif_density
-from mambair_cli.images.picture import Header, PageNotes
+from mambair_cli.images.picture import Header, Metadata
 from mambair_cli.images.png_chunks import PngFacts
 from mambair_cli.images.tiff import Page
 from mambair_cli.images.tiff_resolution import (
@@ -50,28 +50,31 @@ def turn(pair: Pair | None, orientation: int) -> Pair | None:
     return (pair[1], pair[0]) if pair is not None and orientation >= 5 else pair
 
 
-def add_resolution(header: Header, data: Any, png: PngFacts | None = None, orientation: int = 1) -> Header:
-    """Return the header of a picture that is no TIFF file with its resolution, upright.
+def add_resolution(
+    metadata: Metadata, format: str, data: Any, png: PngFacts | None = None, orientation: int = 1
+) -> Metadata:
+    """Return the metadata of a picture that is no TIFF file with its resolution, upright.
 
     What a file says outside its EXIF counts first, as in PNG and JPEG.
 
     Args:
-        header: Header of the picture, with its EXIF and, where its decoder tells it, its resolution.
+        metadata: Metadata with the picture's EXIF and, where its decoder tells it, its resolution.
+        format: Format of the file.
         data: Bytes of the file.
         png: Facts about a PNG file.
         orientation: Orientation of the picture as stored, 1 to 8.
     """
-    dpi, density = header.dpi, None
-    if png is not None and header.format == "png":
+    dpi, density = metadata.dpi, None
+    if png is not None and format == "png":
         dpi, density = png.dpi, png.density
-    elif header.format == "jpeg" and (stated := read_jfif_density(data)) is not None:
+    elif format == "jpeg" and (stated := read_jfif_density(data)) is not None:
         x, y, unit = stated
         dpi = _to_inches(x, y, _JFIF_UNITS_PER_INCH.get(unit))
         density = (x, y) if unit == 0 else None
     if density is not None and density[0] != density[1]:
-        return replace(header, dpi=None, density=turn(density, orientation))
-    dpi = find_sensible_dpi(dpi) or _find_exif_dpi(header.exif)
-    return replace(header, dpi=turn(dpi, orientation), density=None)
+        return replace(metadata, dpi=None, density=turn(density, orientation))
+    dpi = find_sensible_dpi(dpi) or _find_exif_dpi(metadata.exif)
+    return replace(metadata, dpi=turn(dpi, orientation), density=None)
 
 
 def _find_exif_dpi(exif: bytes | None) -> Pair | None:
@@ -102,28 +105,22 @@ def carry_measures(source: Header, result: Header) -> Header:
         source: Header of the picture that the result is made from.
         result: The result's, with its size and depth.
     """
-    restated = replace(result, exif=restate_description(result.exif, source, result))
+    metadata = replace(result.metadata, exif=restate_description(source, result))
     factors = result.width / source.width, result.height / source.height
     if factors == (1, 1) or not _is_measured(source):
-        return restated
-    dpi, density = _scale_all((restated.dpi, restated.density), factors)
-    exif = scale_exif_resolution(restated.exif, factors) if restated.exif else None
-    pages = tuple(
-        PageNotes(page.exif, _scale_xmp(page.xmp, factors), *_scale_all((page.dpi, page.density), factors))
-        for page in result.pages
-    )
-    xmp = _scale_xmp(restated.xmp, factors)
-    return replace(restated, dpi=dpi, density=density, exif=exif, xmp=xmp, pages=pages)
+        return replace(result, metadata=metadata)
+    pages = tuple(_scale(page, factors) for page in result.pages)
+    return replace(result, metadata=_scale(metadata, factors), pages=pages)
 
 
-def fit_resolution(header: Header, format: str) -> Header:
+def fit_resolution(metadata: Metadata, format: str) -> Metadata:
     """Leave out a resolution that a format has no room for; of a density without a unit only TIFF has all.
 
     Where a format has room for it in EXIF alone, EXIF tells it.
     """
     row = FORMATS[format]
     least, most = row.dpi
-    dpi, density, exif = header.dpi, header.density, header.exif
+    dpi, density, exif = metadata.dpi, metadata.density, metadata.exif
     if dpi is not None and not (row.resolution and least <= min(dpi) <= max(dpi) <= most):
         dpi = None
     if density is not None and row.resolution != "tags":
@@ -131,7 +128,7 @@ def fit_resolution(header: Header, format: str) -> Header:
         density = None if ratio[0] == ratio[1] else (float(ratio[0]), float(ratio[1]))
     if row.resolution == "exif" and dpi is not None and _find_exif_dpi(exif) != find_sensible_dpi(dpi):
         exif = set_exif_resolution(exif, dpi)
-    return replace(header, dpi=dpi, density=density, exif=exif)
+    return replace(metadata, dpi=dpi, density=density, exif=exif)
 
 
 def describe_lost_resolution(source: Header, result: Header, format: str) -> str | None:
@@ -139,16 +136,17 @@ def describe_lost_resolution(source: Header, result: Header, format: str) -> str
 
     Or for a second one: EXIF's, where PNG and JPEG files also have one of their own.
     """
-    in_exif = _find_exif_dpi(source.exif)
+    before, after = source.metadata, result.metadata
+    in_exif = _find_exif_dpi(before.exif)
     has_one = FORMATS[format].resolution != "own"
-    if has_one and source.dpi and result.dpi and in_exif and _differ(source.dpi, in_exif):
-        (x, y), (u, v) = source.dpi, in_exif
+    if has_one and before.dpi and after.dpi and in_exif and _differ(before.dpi, in_exif):
+        (x, y), (u, v) = before.dpi, in_exif
         return f"left out: the resolution of its EXIF, {u:g}×{v:g} pixels per inch; {x:g}×{y:g} stays"
-    stated = source.dpi or source.density
-    if stated is None or result.dpi or result.density or not (stated[0] != stated[1] or _is_measured(source)):
+    stated = before.dpi or before.density
+    if stated is None or after.dpi or after.density or not (stated[0] != stated[1] or _is_measured(source)):
         return None
     x, y = stated
-    unit = "per inch" if source.dpi else "per unit"
+    unit = "per inch" if before.dpi else "per unit"
     have = say_which_have(lambda row: row.resolution == "tags")
     return f"{format} has no room for its resolution, {x:g}×{y:g} pixels {unit}; {have}"
 
@@ -171,16 +169,16 @@ def make_ratio(density: Pair, most: int) -> tuple[int, int]:
 
 def _is_measured(header: Header) -> bool:
     """Tell whether a picture's pixels have a size in the world."""
-    is_unnamed = header.format == "tiff" and header.density is not None
-    is_fine = header.dpi is not None and max(header.dpi) > _MOST_PRINTED
-    return is_unnamed or is_fine or tells_size_of_pixels(header.exif)
+    metadata = header.metadata
+    is_unnamed = header.format == "tiff" and metadata.density is not None
+    is_fine = metadata.dpi is not None and max(metadata.dpi) > _MOST_PRINTED
+    return is_unnamed or is_fine or tells_size_of_pixels(metadata.exif)
 
 
-def _scale_all(pairs: tuple[Pair | None, Pair | None], factors: Pair) -> tuple[Pair | None, Pair | None]:
+def _scale(metadata: Metadata, factors: Pair) -> Metadata:
     """Multiply resolutions, where there are some."""
-    first, second = (pair and (pair[0] * factors[0], pair[1] * factors[1]) for pair in pairs)
-    return first, second
-
-
-def _scale_xmp(xmp: bytes | None, factors: Pair) -> bytes | None:
-    return scale_xmp_resolution(xmp, factors) if xmp else None
+    pairs = metadata.dpi, metadata.density
+    dpi, density = (pair and (pair[0] * factors[0], pair[1] * factors[1]) for pair in pairs)
+    exif = scale_exif_resolution(metadata.exif, factors) if metadata.exif else None
+    xmp = scale_xmp_resolution(metadata.xmp, factors) if metadata.xmp else None
+    return replace(metadata, exif=exif, xmp=xmp, dpi=dpi, density=density)

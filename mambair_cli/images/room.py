@@ -5,11 +5,11 @@ from dataclasses import replace
 from mambair_cli.errors import ImageError, NoRoomError
 from mambair_cli.images.file_patches import write_comment
 from mambair_cli.images.formats import FORMATS, NUMBER, explain_depth, name_formats, say_which_have
-from mambair_cli.images.measured import describe_unmoved, find_unmoved, move_exif_measures, move_xmp_measures
+from mambair_cli.images.measured import describe_unmoved, find_unmoved
 from mambair_cli.images.metadata import add_iptc
 from mambair_cli.images.move import Move
-from mambair_cli.images.picture import Header, Text
-from mambair_cli.images.places import move_exif_places, move_xmp_places
+from mambair_cli.images.picture import Header, Metadata, Text
+from mambair_cli.images.places import move_metadata
 from mambair_cli.images.resolution import carry_measures, describe_lost_resolution, fit_resolution
 from mambair_cli.system.wording import enumerate_names, show
 
@@ -49,19 +49,21 @@ def fit_header(
         dtype = row.dtypes[-1]
     if header.frames > 1 and row.frames_dtype is not None:
         dtype = row.frames_dtype
-    if strip:
-        header = replace(header, exif=None, xmp=None, iptc=None, dpi=None, density=None, texts=(), pages=())
+    metadata = Metadata() if strip else header.metadata
+    pages = header.pages if row.has_page_notes and not strip else ()
+    move = _move_to(source or header, header)
     header = replace(
         header,
         dtype=dtype,
         masks=header.masks if row.has_masks else (),
-        texts=tuple(keep_texts(header, format)),
-        pages=header.pages if row.has_page_notes else (),
+        metadata=replace(move_metadata(metadata, move), texts=tuple(keep_texts(metadata, format))),
+        pages=tuple(move_metadata(page, move) for page in pages),
     )
-    header = _move_places(source or header, header)
-    header = fit_resolution(carry_measures(source or header, header), format)
-    if header.iptc and not row.has_iptc:
-        header = replace(header, exif=add_iptc(header.exif, header.iptc))
+    header = carry_measures(source or header, header)
+    metadata = fit_resolution(header.metadata, format)
+    if metadata.iptc and not row.has_iptc:
+        metadata = replace(metadata, exif=add_iptc(metadata.exif, metadata.iptc))
+    header = replace(header, metadata=metadata)
     _check_room(header, format, name)
     return header
 
@@ -70,31 +72,19 @@ def _move_to(source: Header, result: Header) -> Move:
     return Move(1, (source.width, source.height), (result.width, result.height))
 
 
-def _move_places(source: Header, header: Header) -> Header:
-    """Return the header of a result whose metadata name places in a picture of another size."""
-    move = _move_to(source, header)
-    pages = tuple(note._replace(xmp=_move_xmp(note.xmp, move)) for note in header.pages)
-    exif = header.exif and move_exif_measures(move_exif_places(header.exif, move), move)
-    return replace(header, exif=exif, xmp=_move_xmp(header.xmp, move), pages=pages)
-
-
-def _move_xmp(xmp: bytes | None, move: Move) -> bytes | None:
-    return xmp and move_xmp_measures(move_xmp_places(xmp, move), move)
-
-
 def has_room_for_xmp(format: str, xmp: bytes) -> bool:
     """Tell whether files of a format can hold an XMP packet."""
     longest = FORMATS[format].longest_xmp
     return longest is None or len(xmp) <= longest
 
 
-def keep_texts(header: Header, format: str) -> list[Text]:
+def keep_texts(metadata: Metadata, format: str) -> list[Text]:
     """Return the texts of a picture that a format can hold."""
     row = FORMATS[format]
     longest = row.longest_text
     return [
         text
-        for text in header.texts
+        for text in metadata.texts
         if row.texts
         and (row.texts == "keywords" or not text.keyword.startswith(_RAW_PROFILE))
         and (longest is None or len(write_comment(text)) <= longest)
@@ -119,19 +109,19 @@ def find_losses(header: Header, result: Header, format: str, strip: bool = False
         them = "it" if is_one else "them"
         have = say_which_have(lambda row: row.has_masks)
         losses.append(f"{masks} left out: {format} has no room for {them}; {have}{_advise(header)}")
-    kept = set(keep_texts(header, format))
-    lost = dict.fromkeys(text.keyword for text in header.texts if text not in kept)
+    kept = set(keep_texts(header.metadata, format))
+    lost = dict.fromkeys(text.keyword for text in header.metadata.texts if text not in kept)
     if lost and not strip:
         names = ", ".join(show(keyword) for keyword in lost)
         have = say_which_have(lambda row: row.texts == "keywords")
         losses.append(f"{format} has no room for its texts: {names}; {have}")
     if strip:
         return losses
-    if missing := _name_missing(header, format):
+    if missing := _name_missing(header.metadata, format):
         have = say_which_have(lambda row: row.longest_exif != 0)
         losses.append(f"{format} has no room for its {enumerate_names(missing)}; {have}")
     if FORMATS[format].longest_exif != 0:
-        unmoved = find_unmoved(result.exif, result.xmp, _move_to(header, result))
+        unmoved = find_unmoved(result.metadata, _move_to(header, result))
         losses += describe_unmoved([*header.unmoved, *unmoved])
     if resolution := describe_lost_resolution(header, result, format):
         losses.append(resolution)
@@ -143,13 +133,13 @@ def find_losses(header: Header, result: Header, format: str, strip: bool = False
     return losses
 
 
-def _name_missing(header: Header, format: str) -> list[str]:
+def _name_missing(metadata: Metadata, format: str) -> list[str]:
     """Name the metadata of a picture for which a format has no place."""
     row = FORMATS[format]
     blocks = (
-        ("EXIF", header.exif, row.longest_exif),
-        ("IPTC", header.iptc, None if row.has_iptc else row.longest_exif),
-        ("XMP", header.xmp, row.longest_xmp),
+        ("EXIF", metadata.exif, row.longest_exif),
+        ("IPTC", metadata.iptc, None if row.has_iptc else row.longest_exif),
+        ("XMP", metadata.xmp, row.longest_xmp),
     )
     return [kind for kind, block, longest in blocks if block and longest == 0]
 
@@ -214,7 +204,8 @@ def _check_room(header: Header, format: str, name: str) -> None:
             f"cannot write {name}: {format} holds one image, not {header.frames} pages or frames; "
             f"{name_formats(lambda other: other.has_frames)} hold them{numbered}"
         )
-    blocks = (("EXIF", header.exif, row.longest_exif), ("XMP", header.xmp, row.longest_xmp))
+    metadata = header.metadata
+    blocks = (("EXIF", metadata.exif, row.longest_exif), ("XMP", metadata.xmp, row.longest_xmp))
     for kind, block, longest in blocks:
         if block and longest and len(block) > longest:
             raise NoRoomError(

@@ -13,7 +13,7 @@ from mambair_cli.images.metadata import (
 )
 from mambair_cli.images.move import to_upright
 from mambair_cli.images.photoshop import PATHS, has_paths
-from mambair_cli.images.picture import Header, PageNotes
+from mambair_cli.images.picture import Header, Metadata
 from mambair_cli.images.places import restate_upright_xmp
 from mambair_cli.images.resolution import find_tiff_resolution
 from mambair_cli.images.tiff import Page
@@ -44,7 +44,8 @@ def add_notes(header: Header, data: Buffer, pages: Sequence[Page]) -> Header:
         data: The file.
         pages: The pages that are read.
     """
-    notes: list[PageNotes] = []
+    metadata = header.metadata
+    notes: list[Metadata] = []
     room = len(data)  # values do not overlap: those of a hostile file must not sum up to terabytes
     for number, page in enumerate(pages if len(pages) > 1 else []):
         exif = xmp = None
@@ -54,8 +55,9 @@ def add_notes(header: Header, data: Buffer, pages: Sequence[Page]) -> Header:
         if exif is not None and identify_description(exif)[0] is not None:
             exif = change_description(exif, None)  # a program's, which tells of the page as it was
         xmp = restate_upright_xmp(xmp, to_upright((header.width, header.height), page.orientation), [])
-        notes.append(PageNotes(exif, xmp, *find_tiff_resolution(page, header.exif)))
-    usual = PageNotes(None, header.xmp, header.dpi, header.density)
+        dpi, density = find_tiff_resolution(page, metadata.exif)
+        notes.append(Metadata(exif=exif, xmp=xmp, dpi=dpi, density=density))
+    usual = Metadata(xmp=metadata.xmp, dpi=metadata.dpi, density=metadata.density)
     has_own = any(note != usual for note in notes[1:])
     left_out = list(_find_left_out(pages))
     if any(PHOTOSHOP in page.tags and has_paths(read_tiff_resources(data, page.at)) for page in pages):

@@ -80,7 +80,7 @@ def label_extra_samples(file: BinaryIO, kinds: tuple[int, ...]) -> None:
 def set_resolutions(file: BinaryIO, header: Header) -> None:
     """Set the resolutions of the pages of a TIFF file; see :func:`restate_tiff_resolution`."""
     with _written(file) as data:
-        resolutions = [(each.dpi, each.density) for each in (header, *header.pages[1:])]
+        resolutions = [(each.dpi, each.density) for each in (header.metadata, *header.pages[1:])]
         changes = restate_tiff_resolution(data, resolutions)
     _change(file, changes)
 

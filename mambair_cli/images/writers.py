@@ -45,7 +45,7 @@ _KEPT = _KINDS.ICC | _KINDS.XMP | _KINDS.IPTC | _KINDS.OTHER  # not EXIF: libvip
 def _write_png(file: BinaryIO, image: Any, header: Header, quality: int) -> None:
     # Each line takes the better of the filters "sub" and "up". Without filters photographs take three times
     # the space; more filters save none and take twice the time. Measured: benchmarks/README.md.
-    patcher = HeaderPatcher(file, lambda data: complete_png(data, header), has_png_pixels)
+    patcher = HeaderPatcher(file, lambda data: complete_png(data, header.metadata), has_png_pixels)
     save_to(patcher, "pngsave", image, {"keep": _KEPT, "compression": 4, "filter": 0x30})
     patcher.flush()
 
@@ -54,7 +54,7 @@ def _write_jpeg(file: BinaryIO, image: Any, header: Header, quality: int) -> Non
     def is_ready(data: bytes) -> bool:
         return len(data) >= _JPEG_HEAD_BYTES
 
-    patcher = HeaderPatcher(file, lambda data: complete_jpeg(data, header), is_ready)
+    patcher = HeaderPatcher(file, lambda data: complete_jpeg(data, header.metadata), is_ready)
     save_to(patcher, "jpegsave", image, {"keep": _KEPT, "subsample_mode": "off", "Q": quality})
     patcher.flush()
 
@@ -63,8 +63,8 @@ def _write_webp(file: BinaryIO, image: Any, header: Header, quality: int) -> Non
     # exact: colours under transparent pixels are kept.
     options = {"keep": _KEPT, "exact": True, "smart_subsample": True, **_choose_loss(quality)}
     data = _encode("webpsave", image, options)
-    if header.exif:
-        data = complete_webp(data, header.exif, header.width, header.height, has_alpha=image.bands > 3)
+    if exif := header.metadata.exif:
+        data = complete_webp(data, exif, header.width, header.height, has_alpha=image.bands > 3)
     file.write(data)
 
 
@@ -83,19 +83,20 @@ def _write_tiff(file: BinaryIO, image: Any, header: Header, quality: int) -> Non
     if header.masks:  # libvips labels all samples except colours as alpha
         label_extra_samples(file, ((_STRAIGHT_ALPHA,) * header.has_alpha) + header.masks)
     set_resolutions(file, header)
-    if header.exif or header.pages:
+    if header.metadata.exif or header.pages:
         sides = header.width, header.height
         others = [(page.exif, page.xmp and restate_xmp(page.xmp, *sides)) for page in header.pages[1:]]
-        add_exif_to_tiff(file, header.exif, others)
+        add_exif_to_tiff(file, header.metadata.exif, others)
 
 
 def _write_avif(file: BinaryIO, image: Any, header: Header, quality: int) -> None:
+    exif = header.metadata.exif
     if header.frames > 1:
         names = {"icc_profile": "icc-profile-data", "xmp": "xmp-data"}
         held = {key: image.get(name) if image.get_typeof(name) else None for key, name in names.items()}
         samples = image.colourspace("srgb").numpy() if image.bands < 3 else image.numpy()
         frames = samples.reshape(header.frames, header.height, header.width, -1)
-        blocks = {**held, "exif": header.exif}
+        blocks = {**held, "exif": exif}
         file.write(write_avif_frames(frames, header.delays, header.loop, quality, blocks))
         return
     is_deep = header.dtype != "uint8"
@@ -104,25 +105,25 @@ def _write_avif(file: BinaryIO, image: Any, header: Header, quality: int) -> Non
         deep = ((image * (steps / 65535)).rint() * step).cast("ushort")
         image = deep.copy(interpretation=image.interpretation)
     options = {
-        "keep": _KEPT | _KINDS.EXIF if header.exif else _KEPT,
+        "keep": _KEPT | _KINDS.EXIF if exif else _KEPT,
         "compression": "av1",
         "subsample_mode": "off",
         "bitdepth": _AVIF_BITS if is_deep else 8,
         **_choose_loss(quality),
     }
-    if header.exif:
+    if exif:
         image = image.copy()
-        block = b"Exif\0\0" + make_exif_placeholder(header.exif)
+        block = b"Exif\0\0" + make_exif_placeholder(exif)
         image.set_type(pyvips.GValue.blob_type, "exif-data", block)
     data = _encode("heifsave", image, options)
-    file.write(complete_avif(data, header.exif) if header.exif else data)
+    file.write(complete_avif(data, exif) if exif else data)
 
 
 def _write_gif(file: BinaryIO, image: Any, header: Header, quality: int) -> None:
     # A pixel whose colour moves by no more than 6 (of 256) is not drawn again: each frame has its own
     # palette, and what stands still would shimmer. All frames are kept, also those that are equal.
     options = {"keep": _KEPT, "interframe_maxerror": 6, "keep_duplicate_frames": True}
-    file.write(complete_gif(_encode("gifsave", image, options), header.texts))
+    file.write(complete_gif(_encode("gifsave", image, options), header.metadata.texts))
 
 
 WRITERS: Mapping[str, Write] = MappingProxyType(

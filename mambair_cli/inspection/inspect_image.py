@@ -135,7 +135,7 @@ def describe_inspection(inspection: Inspection) -> dict[str, Any]:
         "channels": header.bands,
         "alpha": header.has_alpha,
         "profile": inspection.profile,
-        "note": read_note(header.xmp),
+        "note": read_note(header.metadata.xmp),
         **describe_need(need),
         "upscale": "clean" if need.kind == "clean" else "real",
         "denoise": "white" if need.kind == "white" else "real",

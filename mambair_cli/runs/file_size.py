@@ -31,7 +31,8 @@ def largest_file(header: Header, format: str, quality: int | None = None) -> int
 
 
 def _size_of_notes(header: Header) -> int:
-    blocks = [header.icc, header.exif, header.xmp, header.iptc]
-    blocks += [block for page in header.pages for block in (page.exif, page.xmp)]
-    texts = sum(len("".join(text).encode("utf-8", "replace")) + len(text) for text in header.texts)
-    return sum(map(len, filter(None, blocks))) + texts
+    notes = header.metadata, *header.pages
+    blocks = [header.icc, *(block for each in notes for block in (each.exif, each.xmp, each.iptc))]
+    texts = [text for each in notes for text in each.texts]
+    length = sum(len("".join(text).encode("utf-8", "replace")) + len(text) for text in texts)
+    return sum(map(len, filter(None, blocks))) + length

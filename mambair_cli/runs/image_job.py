@@ -175,9 +175,9 @@ class ImageJob:
             prepared = self.prepared
             result, format, size = plan_result(prepared.job, header, self._output, self.restorer.info.scale)
             if self._output.note:
-                noted = add_note(result.xmp, describe_maker(self.restorer, size))
+                noted = add_note(result.metadata.xmp, describe_maker(self.restorer, size))
                 if has_room_for_xmp(format, noted):
-                    result = replace(result, xmp=noted)
+                    result = replace(result, metadata=replace(result.metadata, xmp=noted))
                 else:
                     self._losses.append(f"{format} has no room for the note of what made it; png has")
             guard = prepared.guard
