@@ -39,6 +39,7 @@ class Format:
         has_gray: Whether gray pictures stay gray.
         has_profile: Whether there is room for a colour profile; else colours become sRGB.
         has_frames: Whether there is room for several pages or frames.
+        times: Durations that a frame can have, in milliseconds; None where there is no room for them.
         has_page_notes: Whether there is room for what pages after the first say of themselves.
         has_masks: Whether there is room for samples that are neither colour nor alpha.
         has_iptc: Whether IPTC has a place of its own; else EXIF holds it.
@@ -68,6 +69,7 @@ class Format:
     has_gray: bool = True
     has_profile: bool = True
     has_frames: bool = False
+    times: range | None = None
     has_page_notes: bool = False
     has_masks: bool = False
     has_iptc: bool = False
@@ -123,6 +125,7 @@ FORMATS = MappingProxyType(
             is_lossless_at_100=True,
             has_gray=False,
             has_frames=True,
+            times=range(2**24),
             resolution="exif",
             longest_side=16383,
         ),
@@ -148,6 +151,7 @@ FORMATS = MappingProxyType(
             is_lossless_at_100=True,
             has_gray=False,
             has_frames=True,
+            times=range(2**31),
             resolution="exif",
             longest_side=65535,
             longest_exif=60000,
@@ -163,6 +167,7 @@ FORMATS = MappingProxyType(
             has_gray=False,
             has_profile=False,
             has_frames=True,
+            times=range(0, 10 * 2**16, 10),
             texts="comments",
             resolution=None,
             longest_side=65535,
