@@ -43,6 +43,7 @@ class Format:
         has_page_notes: Whether there is room for what pages after the first say of themselves.
         has_masks: Whether there is room for samples that are neither colour nor alpha.
         has_iptc: Whether IPTC has a place of its own; else EXIF holds it.
+        has_paths: Whether there is room for the paths of Photoshop.
         texts: How texts are kept: with their keywords, or as comments; None where they are left out.
         resolution: Where a resolution is: in a place of its own; in EXIF alone; among the tags of which EXIF
             is a part, also without a unit. None where it is left out.
@@ -73,6 +74,7 @@ class Format:
     has_page_notes: bool = False
     has_masks: bool = False
     has_iptc: bool = False
+    has_paths: bool = False
     texts: Literal["keywords", "comments"] | None = None
     resolution: Literal["own", "exif", "tags"] | None = "own"
     dpi: tuple[float, float] = (0, MOST_DPI)
@@ -106,6 +108,7 @@ FORMATS = MappingProxyType(
             has_quality=True,
             has_alpha=False,
             has_iptc=True,
+            has_paths=True,
             texts="comments",
             dpi=(0.5, 65535),
             most_ratio=65535,
@@ -137,6 +140,7 @@ FORMATS = MappingProxyType(
             has_frames=True,
             has_page_notes=True,
             has_masks=True,
+            has_paths=True,
             resolution="tags",
         ),
         "avif": Format(

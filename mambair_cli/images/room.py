@@ -8,6 +8,7 @@ from mambair_cli.images.formats import FORMATS, NUMBER, Format, explain_depth, n
 from mambair_cli.images.measured import describe_unmoved, find_unmoved, move_exif_measures, move_xmp_measures
 from mambair_cli.images.metadata import add_iptc
 from mambair_cli.images.move import Move
+from mambair_cli.images.photoshop import PATHS, find_paths
 from mambair_cli.images.picture import Header, Text
 from mambair_cli.images.places import move_exif_places, move_xmp_places
 from mambair_cli.images.resolution import carry_measures, describe_lost_resolution, fit_resolution
@@ -142,6 +143,8 @@ def find_losses(header: Header, result: Header, format: str, strip: bool = False
     if missing := _name_missing(header, format):
         have = say_which_have(lambda row: row.longest_exif != 0)
         losses.append(f"{format} has no room for its {enumerate_names(missing)}; {have}")
+    if find_paths(header.iptc) and not FORMATS[format].has_paths:
+        losses.append(f"{format} has no room for its {PATHS}; {say_which_have(lambda row: row.has_paths)}")
     if FORMATS[format].longest_exif != 0:
         unmoved = find_unmoved(result.exif, result.xmp, _move_to(header, result))
         losses += describe_unmoved([*header.unmoved, *unmoved])
