@@ -67,7 +67,12 @@ def test_pages_keep_colours_metadata_and_what_alpha_hides() -> None:
     profile = rgb_profile(((0.68, 0.32), (0.265, 0.69), (0.15, 0.06)), D65, 2.2)
     with open_picture(write(document, icc=profile, exif=EXIF, xmp=XMP)) as reader:
         header = reader.header
-        assert (header.frames, header.icc, header.metadata.exif, header.metadata.xmp) == (5, profile, EXIF, XMP)
+        assert (header.frames, header.icc, header.metadata.exif, header.metadata.xmp) == (
+            5,
+            profile,
+            EXIF,
+            XMP,
+        )
         np.testing.assert_array_equal(reader.read(0, 5 * 24), document.reshape(-1, 33, 4))
         assert reader.warnings == []
 

@@ -42,6 +42,7 @@ from mambair_cli.images.tiff_directories import (
     read_number,
     reorder,
     set_entries,
+    unpack,
 )
 
 _WIDTH, _HEIGHT = 0x0100, 0x0101
@@ -275,7 +276,7 @@ def add_exif_directories(
         if xmp:
             main[XMP] = ExifEntry(BYTE, len(xmp), xmp)
         pages.append(_merge(main, layout, block))
-        (at,) = struct.unpack_from(layout.offset, data, end)
+        (at,) = unpack(layout.offset, data, end)
         if not at:
             break
     head, tail = bytearray(data[: layout.first]), bytearray()

@@ -143,7 +143,7 @@ def identify(data: Any, name: str) -> str:
     """Return the format of a file by its first bytes; TGA files by their names or last bytes.
 
     Args:
-        data: Bytes, or a mapped file.
+        data: Bytes, in memory or of a file.
         name: Name of the file.
 
     Raises:
