@@ -122,6 +122,13 @@ def test_a_format_without_room_for_paths_says_so(format: str) -> None:
     assert not [loss for loss in find_losses(header, header, format) if "paths" in loss]
 
 
+def test_paths_alone_are_no_iptc() -> None:
+    header = read_picture(jpeg_with(PATHS_AND_NAME)).header
+    for format in ("gif", "png"):
+        losses = find_losses(header, fit_header(header, format, "a"), format)
+        assert not [loss for loss in losses if "IPTC" in loss]
+
+
 def test_paths_are_stripped() -> None:
     header = read_picture(jpeg_with(PATHS_AND_NAME)).header
     file = io.BytesIO()

@@ -11,6 +11,7 @@ from PIL import Image
 from profiles import D65, rgb_profile
 
 from mambair_cli.images import Header, Writer, find_losses, fit_header, open_picture
+from mambair_cli.images.picture import Metadata
 
 EXIF = b"II*\0\x08\0\0\0\0\0\0\0\0\0"
 XMP = (
@@ -65,7 +66,7 @@ def test_equal_pages_of_a_document_stay(order: str, bands: int) -> None:
 def test_pages_keep_colours_metadata_and_what_alpha_hides() -> None:
     document = pages("a--bc", 4)
     profile = rgb_profile(((0.68, 0.32), (0.265, 0.69), (0.15, 0.06)), D65, 2.2)
-    with open_picture(write(document, icc=profile, exif=EXIF, xmp=XMP)) as reader:
+    with open_picture(write(document, icc=profile, metadata=Metadata(exif=EXIF, xmp=XMP))) as reader:
         header = reader.header
         assert (header.frames, header.icc, header.metadata.exif, header.metadata.xmp) == (
             5,

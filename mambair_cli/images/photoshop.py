@@ -82,6 +82,11 @@ def find_paths(block: bytes | None) -> bytes:
     return keep_paths(read_resources([block.removeprefix(MARK)])) if block else b""
 
 
+def find_iptc_in(block: bytes | None) -> bytes | None:
+    """Return the IPTC in a block with a mark; None where there is none."""
+    return find_iptc_records(read_resources([block.removeprefix(MARK)])) if block else None
+
+
 def keep_paths(resources: Iterable[Resource]) -> bytes:
     """Return the same of resources."""
     kept = [each for each in resources if each.kind in _PATHS or each.kind == _CLIPPING]

@@ -8,7 +8,7 @@ from mambair_cli.images.formats import FORMATS, NUMBER, Format, explain_depth, n
 from mambair_cli.images.measured import describe_unmoved, find_unmoved
 from mambair_cli.images.metadata import add_iptc
 from mambair_cli.images.move import Move
-from mambair_cli.images.photoshop import PATHS, find_paths
+from mambair_cli.images.photoshop import PATHS, find_iptc_in, find_paths
 from mambair_cli.images.picture import Header, Metadata, Text
 from mambair_cli.images.places import move_metadata
 from mambair_cli.images.resolution import carry_measures, describe_lost_resolution, fit_resolution
@@ -167,7 +167,7 @@ def _name_missing(metadata: Metadata, format: str) -> list[str]:
     row = FORMATS[format]
     blocks = (
         ("EXIF", metadata.exif, row.longest_exif),
-        ("IPTC", metadata.iptc, None if row.has_iptc else row.longest_exif),
+        ("IPTC", find_iptc_in(metadata.iptc), None if row.has_iptc else row.longest_exif),
         ("XMP", metadata.xmp, row.longest_xmp),
     )
     return [kind for kind, block, longest in blocks if block and longest == 0]
