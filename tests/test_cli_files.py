@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import struct
 import subprocess
 import sys
 import threading
@@ -14,6 +15,9 @@ from error_lines import is_one_line
 from folders import list_files
 from pictures import load_image, save_photo
 from PIL import Image
+
+from mambair_cli.images.source import Source
+from mambair_cli.runs.naming import name_targets
 
 
 def test_upscale_writes_next_to_the_input_and_says_what_with(run, weights):
@@ -202,6 +206,37 @@ def test_what_has_no_suffix_of_an_image_keeps_its_format(run, weights, name, for
         assert Image.registered_extensions()[Path(result).suffix] == image.format
     assert run("upscale", name, "-o", "out/", *options)[:2] == (0, [f"out/{result.replace('_x2', '')}"])
     assert run("upscale", name, "--format", "png", *options)[0] == (1 if result.endswith("png") else 0)
+
+
+@pytest.mark.parametrize("name", ["scan", "scan.part", "scan.heic", "SCAN.HEIF"])
+@pytest.mark.parametrize(
+    "brands",
+    [
+        b"avif....mif1miafMA1Bavif",
+        b"mif1....avifmiafMA1Bmif1",
+        b"mif1....mif1miafMA1Bavif",
+        b"msf1....mif1miafMA1Bavif",
+    ],
+)
+def test_avif_stays_avif_whatever_brand_comes_first(run, weights, name, brands):
+    Image.new("RGB", (24, 16), (90, 60, 30)).save("made.avif")
+    data = Path("made.avif").read_bytes()
+    Path(name).write_bytes(data[:8] + brands + data[32:])
+    expected = f"{Path(name).stem}_x2.avif"
+    options = ("--weights", weights / "x2.safetensors", "-q")
+    events = [json.loads(line) for line in run("upscale", name, *options, "--dry-run", "--json")[1]]
+    assert [event["output"] for event in events if "output" in event] == [expected]
+    assert run("upscale", name, *options)[:2] == (0, [expected])
+    with Image.open(expected) as image:
+        assert image.format == "AVIF"
+
+
+@pytest.mark.parametrize("name", ["scan", "scan.heic"])
+def test_heic_becomes_png(tmp_path, name):
+    source = tmp_path / name
+    source.write_bytes(struct.pack(">I", 32) + b"ftypmif1....mif1miafheicmsf1avif")  # the last is no brand
+    (job,) = name_targets([Source(source)], None, "_x2")
+    assert job.target == tmp_path / "scan_x2.png"
 
 
 def test_a_name_too_long_for_the_system_costs_itself_alone(run, weights):

@@ -153,7 +153,7 @@ def test_gray_and_16_bit_pictures_are_seen_alike(inspect):
 
 
 def test_alpha_is_no_part_of_what_is_seen(inspect):
-    alpha = np.random.default_rng(0).integers(0, 256, (320, 320, 1))
+    alpha = np.random.default_rng(0).integers(16, 256, (320, 320, 1))  # nothing is hidden
     save("a.png", photo())
     save("b.png", np.concatenate([photo(), alpha], axis=2))
     one, two = inspect("a.png", "b.png")
@@ -171,7 +171,7 @@ def test_a_tiny_picture_is_unknown(inspect, run):
         unknown = ("sigma", "tones", "grain", "common", "quality_in_pixels", "resolution", "reduce")
         assert {facts[key] for key in unknown} == {None}
         assert facts["kind"] == ("clean" if facts["jpeg_quality"] is None else "real")
-    assert "pixels:      too few to look at; 48×48 are needed" in run("inspect", "a.png")[1]
+    assert "pixels:      too few to look at; 48×48 in one piece are needed" in run("inspect", "a.png")[1]
     assert "too small to look at" in run("inspect", "a.png", "b.jpg")[1][1]
 
 

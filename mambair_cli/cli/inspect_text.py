@@ -24,6 +24,7 @@ from mambair_cli.inspection.need import (
 from mambair_cli.system.wording import format_bytes, show_number
 
 if TYPE_CHECKING:
+    from mambair_cli.images import Header
     from mambair_cli.inspection.inspect_image import Inspection
     from mambair_cli.inspection.look import Look
 
@@ -80,7 +81,8 @@ def _describe(inspection: "Inspection") -> Iterator[tuple[str, str]]:
     if (note := read_note(header.metadata.xmp)) is not None:
         yield "made by", ", ".join(f"{name} {value}" for name, value in note.items() if value is not None)
     if look is None:
-        yield "pixels", f"too few to look at; {SMALLEST}×{SMALLEST} are needed"
+        shown = "to look at" if _is_small(header) else "are opaque"
+        yield "pixels", f"too few {shown}; {SMALLEST}×{SMALLEST} in one piece are needed"
     else:
         yield "compression", _describe_compression(look)
         yield "noise", _describe_noise(look, header.bands == 1)
@@ -143,7 +145,7 @@ def _explain_upscale(inspection: "Inspection") -> str:
     need = inspection.need
     if need.kind != "clean":
         return f"model for real photographs: {'; '.join(need.reasons)}. --clean overrules."
-    why = "too small to look at" if inspection.need.look is None else "little noise, no visible compression"
+    why = _explain_unseen(inspection) or "little noise, no visible compression"
     return f"model for clean pictures: {why}. --real overrules."
 
 
@@ -157,10 +159,21 @@ def _explain_denoise(inspection: "Inspection") -> str:
         better = f"; {BETTER_FOR_JPEG}" if need.is_compressed_alone else ""
         remark = f" and JPEG artefacts{better}"
     elif look is None:
-        remark = ": too small to look at"
+        remark = f": {_explain_unseen(inspection)}"
     else:
         remark = f": {name_little_noise(look)}, no visible compression"
     return f"model for noise of any kind{remark}. --clean and --sigma overrule."
+
+
+def _explain_unseen(inspection: "Inspection") -> str | None:
+    """Say why nothing is known of what an image shows; None where something is."""
+    if inspection.need.look is not None:
+        return None
+    return "too small to look at" if _is_small(inspection.header) else "too little of it is opaque to look at"
+
+
+def _is_small(header: "Header") -> bool:
+    return min(header.width, header.height) < SMALLEST
 
 
 def _show(sigma: float) -> str:
@@ -259,8 +272,7 @@ class Table:
             if self._folder:
                 print(shorten(self._folder, self._width))
             self._print("image", [column.title for column in self._columns], "why")
-        unseen = ("too small to look at",) if inspection.need.look is None else ()
-        reasons = (*inspection.need.reasons, *unseen)
+        reasons = filter(None, (*inspection.need.reasons, _explain_unseen(inspection)))
         cells = [column.cell(inspection) for column in self._columns]
         self._print(str(inspection.source).removeprefix(self._folder), cells, "; ".join(reasons))
 

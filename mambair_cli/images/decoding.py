@@ -5,12 +5,12 @@ options, and its cache could return the pixels of a file that has changed since.
 the first bytes; by itself libvips would also render SVG and parse CSV.
 """
 
-import mmap
 import os
 import stat
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
+from mmap import mmap
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -27,6 +27,7 @@ from mambair_cli.images.description import (
     fit_description,
     identify_description,
 )
+from mambair_cli.images.file_bytes import FileBytes, changed_error
 from mambair_cli.images.file_profile import find_avif_profile, find_profile, find_tiff_profile
 from mambair_cli.images.gif_blocks import GifFacts, read_gif_facts
 from mambair_cli.images.icc_profile import keep_usable_profile
@@ -65,12 +66,14 @@ from mambair_cli.system.wording import show
 MAX_PIXELS = 2**30
 
 _DECODED_WHOLE = ("webp", "avif")
+_MAPPED = ("webp", "gif")  # by libvips, where it opens the file; one that becomes shorter ends the process
+_READ_IN_PARTS = ("png", "tiff")  # of all others the whole file is looked at, or decoded from memory
 _ROWS_AT_ONCE = 256
 
 
 @contextmanager
 def open_picture(
-    source: Path | bytes | mmap.mmap, *, max_pixels: int = MAX_PIXELS, damaged: bool = False
+    source: Path | bytes | mmap, *, max_pixels: int = MAX_PIXELS, damaged: bool = False
 ) -> Iterator[Reader]:
     """Open an image file of any readable format, whatever its name says.
 
@@ -88,24 +91,18 @@ def open_picture(
         with closing(_open(FileData("the image", source), max_pixels, damaged)) as reader:
             yield reader
         return
-    name = show(source)
-    try:
-        with source.open("rb") as file:
+    with ExitStack() as opened:
+        try:
+            file = opened.enter_context(source.open("rb"))
             status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):  # a pipe can be read once
-                data = file.read()
-            else:
-                if not status.st_size:  # an empty file cannot be mapped
-                    identify(b"", name)
-                data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    except OSError as error:
-        raise explain_unreadable(source, error) from error
-    if isinstance(data, bytes):
-        with open_picture(data, max_pixels=max_pixels, damaged=damaged) as reader:
-            yield reader
-        return
-    with data:
-        reader = _open(FileData(name, data, lambda: _reopen(source, status)), max_pixels, damaged)
+            data = None if stat.S_ISREG(status.st_mode) else file.read()  # a pipe can be read once
+        except OSError as error:
+            raise explain_unreadable(source, error) from error
+        if data is None:
+            parts = FileData(show(source), FileBytes(file), lambda: _reopen(source, status))
+        else:
+            parts = FileData("the image", data)
+        reader = _open(parts, max_pixels, damaged)
     with closing(reader):
         yield reader
 
@@ -118,7 +115,7 @@ def _reopen(path: Path, status: os.stat_result) -> Iterator[BinaryIO]:
             now = os.fstat(file.fileno())
             same = ("st_dev", "st_ino", "st_size", "st_mtime_ns")
             if any(getattr(now, key) != getattr(status, key) for key in same):
-                raise ImageError(f"cannot read {show(path)}: it changes while it is read; try again")
+                raise changed_error(path)
             yield file
     except OSError as error:
         raise explain_unreadable(path, error) from error
@@ -155,6 +152,9 @@ def read_picture(source: Path | bytes, *, max_pixels: int = MAX_PIXELS, damaged:
 
 def _open(data: FileData, max_pixels: int, damaged: bool) -> Reader:
     format = identify(data.bytes, data.name)
+    if data.reopen is not None and format not in _READ_IN_PARTS:
+        reopen = None if format in _MAPPED else data.reopen
+        data = replace(data, bytes=bytes(data.bytes), reopen=reopen)
     remarks = find_trailing_images(data.bytes, format, data.name)
     pages = check_tiff(data) if format == "tiff" else []
     is_float64 = bool(pages) and pages[choose_pages(pages).numbers[0]].is_float64

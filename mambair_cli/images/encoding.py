@@ -13,6 +13,7 @@ from mambair_cli.images.background import Colour, is_gray
 from mambair_cli.images.formats import DEFAULT_QUALITY, FORMATS, Format, settle_format
 from mambair_cli.images.libvips import LibvipsError, explained, pyvips
 from mambair_cli.images.metadata import add_iptc, restate_exif
+from mambair_cli.images.photoshop import find_paths
 from mambair_cli.images.picture import Header, InputFrames, Picture
 from mambair_cli.images.plain_alpha import PlainAlpha
 from mambair_cli.images.resize_and_convert import FrameReducer, choose_input_dtype, resize_and_convert
@@ -121,6 +122,7 @@ class Writer:
             raise ImageError(f"cannot write {name}: the quality is {quality}; 1 to 100 works")
         row = FORMATS[format]
         self._file = file
+        self._paths = find_paths(header.metadata.iptc) if row.has_paths and not row.has_iptc else b""
         self._header = header = _restate(header, row)
         self._format = format
         self._quality = quality
@@ -265,6 +267,7 @@ class Writer:
             "icc-profile-data": None if self._to_srgb else header.icc,
             "xmp-data": header.metadata.xmp,
             "iptc-data": header.metadata.iptc,
+            "photoshop-data": self._paths,
         }
         for field, block in blocks.items():
             if block:

@@ -39,9 +39,11 @@ class Format:
         has_gray: Whether gray pictures stay gray.
         has_profile: Whether there is room for a colour profile; else colours become sRGB.
         has_frames: Whether there is room for several pages or frames.
+        times: Durations that a frame can have, in milliseconds; None where there is no room for them.
         has_page_notes: Whether there is room for what pages after the first say of themselves.
         has_masks: Whether there is room for samples that are neither colour nor alpha.
         has_iptc: Whether IPTC has a place of its own; else EXIF holds it.
+        has_paths: Whether there is room for the paths of Photoshop.
         texts: How texts are kept: with their keywords, or as comments; None where they are left out.
         resolution: Where a resolution is: in a place of its own; in EXIF alone; among the tags of which EXIF
             is a part, also without a unit. None where it is left out.
@@ -68,9 +70,11 @@ class Format:
     has_gray: bool = True
     has_profile: bool = True
     has_frames: bool = False
+    times: range | None = None
     has_page_notes: bool = False
     has_masks: bool = False
     has_iptc: bool = False
+    has_paths: bool = False
     texts: Literal["keywords", "comments"] | None = None
     resolution: Literal["own", "exif", "tags"] | None = "own"
     dpi: tuple[float, float] = (0, MOST_DPI)
@@ -104,6 +108,7 @@ FORMATS = MappingProxyType(
             has_quality=True,
             has_alpha=False,
             has_iptc=True,
+            has_paths=True,
             texts="comments",
             dpi=(0.5, 65535),
             most_ratio=65535,
@@ -123,6 +128,7 @@ FORMATS = MappingProxyType(
             is_lossless_at_100=True,
             has_gray=False,
             has_frames=True,
+            times=range(2**24),
             resolution="exif",
             longest_side=16383,
         ),
@@ -134,6 +140,7 @@ FORMATS = MappingProxyType(
             has_frames=True,
             has_page_notes=True,
             has_masks=True,
+            has_paths=True,
             resolution="tags",
         ),
         "avif": Format(
@@ -148,6 +155,7 @@ FORMATS = MappingProxyType(
             is_lossless_at_100=True,
             has_gray=False,
             has_frames=True,
+            times=range(2**31),
             resolution="exif",
             longest_side=65535,
             longest_exif=60000,
@@ -163,6 +171,7 @@ FORMATS = MappingProxyType(
             has_gray=False,
             has_profile=False,
             has_frames=True,
+            times=range(0, 10 * 2**16, 10),
             texts="comments",
             resolution=None,
             longest_side=65535,

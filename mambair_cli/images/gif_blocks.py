@@ -29,7 +29,7 @@ def read_gif_facts(data: Any) -> GifFacts:
     """Read what a GIF file holds except its pixels.
 
     Args:
-        data: Bytes, or a mapped file.
+        data: Bytes, in memory or of a file.
 
     Source: GIF89a specification, appendix B.
     """

@@ -23,7 +23,7 @@ def read_boxes(data: Any, start: int, end: int) -> Iterator[Box]:
     """Yield boxes in a row; a box that exceeds its bounds ends them.
 
     Args:
-        data: Bytes, or a mapped file.
+        data: Bytes, in memory or of a file.
         start: Offset of the first box.
         end: Offset behind the last one.
 

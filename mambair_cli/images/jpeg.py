@@ -85,7 +85,7 @@ def read_segments(data: Any, start: int = 0) -> Iterator[Segment]:
     If there are more than any program writes, only the first are read.
 
     Args:
-        data: Bytes, or a mapped file.
+        data: Bytes, in memory or of a file.
         start: Offset of the image.
     """
     at, is_scan = start + len(START), False
@@ -115,7 +115,7 @@ def mend(data: Any) -> MendedJpeg:
     """Repair the faults of a file that would hide others.
 
     Args:
-        data: Bytes, or a mapped file.
+        data: Bytes, in memory or of a file.
     """
     start = find_start(data)
     frame, edits, end = _look_through(data, start)
@@ -142,7 +142,7 @@ def find_end(data: Any) -> int:
     """Return the offset of the mark of a file's end; -1 where it is missing.
 
     Args:
-        data: Bytes, or a mapped file.
+        data: Bytes, in memory or of a file.
     """
     return _look_through(data, find_start(data))[2]
 

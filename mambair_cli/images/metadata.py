@@ -11,8 +11,8 @@ from contextlib import suppress
 from dataclasses import replace
 
 from mambair_cli.images.photoshop import (
-    MARK,
     Resource,
+    find_iptc_in,
     find_iptc_records,
     read_resources,
     wrap_iptc,
@@ -42,6 +42,7 @@ from mambair_cli.images.tiff_directories import (
     read_number,
     reorder,
     set_entries,
+    unpack,
 )
 
 _WIDTH, _HEIGHT = 0x0100, 0x0101
@@ -148,7 +149,7 @@ def find_iptc(exif: bytes | None) -> bytes | None:
 def add_iptc(exif: bytes | None, iptc: bytes) -> bytes | None:
     """Add the IPTC of a JPEG file to an EXIF block, where other formats store it, unless it is there."""
     block = exif or EMPTY_EXIF
-    records = find_iptc_records(read_resources([iptc.removeprefix(MARK)]))
+    records = find_iptc_in(iptc)
     if records is None:
         return exif
     try:
@@ -275,7 +276,7 @@ def add_exif_directories(
         if xmp:
             main[XMP] = ExifEntry(BYTE, len(xmp), xmp)
         pages.append(_merge(main, layout, block))
-        (at,) = struct.unpack_from(layout.offset, data, end)
+        (at,) = unpack(layout.offset, data, end)
         if not at:
             break
     head, tail = bytearray(data[: layout.first]), bytearray()

@@ -9,7 +9,9 @@ from typing import NamedTuple
 
 MARK = b"Photoshop 3.0\0"  # begins each block of a JPEG file
 _SIGNATURE = b"8BIM"
-_IPTC, _THUMBNAILS, _PATHS = 0x0404, (1033, 1036), range(2000, 2999)
+_IPTC, _THUMBNAILS = 0x0404, (1033, 1036)
+_PATHS = frozenset([1025, *range(2000, 2999)])  # the one that is being drawn, and those that have names
+_CLIPPING = 2999  # name of the path along which the picture is cut out
 _LEAST = 12  # bytes of a resource
 _LONGEST = 65533 - len(MARK)  # bytes of a block of a JPEG file
 PATHS = "paths of Photoshop"
@@ -63,20 +65,40 @@ def carry_resources(blocks: Iterable[bytes], is_turned: bool) -> tuple[bytes | N
         A block with a mark, None for none; and whether paths are left out.
     """
     resources = read_resources(blocks)
-    kept = [each for each in resources if each.kind not in _THUMBNAILS]
-    if is_turned:
-        kept = [each for each in kept if each.kind not in _PATHS]
+    left_out = {*_THUMBNAILS, *(_PATHS if is_turned else ())}
+    kept = [each for each in resources if each.kind not in left_out]
     block = b""
     for each in sorted(kept, key=lambda each: each.kind != _IPTC):
         whole = each.whole + bytes(len(each.whole) % 2)
         if each.kind == _IPTC or len(block) + len(whole) <= _LONGEST:
             block += whole
-    return MARK + block if block else None, is_turned and has_paths(resources)
+        else:
+            left_out.add(each.kind)
+    return MARK + block if block else None, any(each.kind in _PATHS & left_out for each in resources)
 
 
-def has_paths(resources: Iterable[Resource]) -> bool:
-    """Tell whether there are paths, such as those along which a picture is cut out."""
-    return any(each.kind in _PATHS for each in resources)
+def find_paths(block: bytes | None) -> bytes:
+    """Return the paths in a block with a mark, and which of them cuts the picture out; empty for none."""
+    return keep_paths(read_resources([block.removeprefix(MARK)])) if block else b""
+
+
+def find_iptc_in(block: bytes | None) -> bytes | None:
+    """Return the IPTC in a block with a mark; None where there is none."""
+    return find_iptc_records(read_resources([block.removeprefix(MARK)])) if block else None
+
+
+def keep_paths(resources: Iterable[Resource]) -> bytes:
+    """Return the same of resources."""
+    kept = [each for each in resources if each.kind in _PATHS or each.kind == _CLIPPING]
+    if all(each.kind == _CLIPPING for each in kept):
+        return b""
+    return b"".join(each.whole + bytes(len(each.whole) % 2) for each in kept)
+
+
+def add_paths(block: bytes | None, paths: bytes) -> bytes | None:
+    """Add paths to a block with a mark; None where it has no room for them."""
+    added = (block or MARK) + paths
+    return added if len(added) <= _LONGEST + len(MARK) else None
 
 
 def find_iptc_records(resources: Iterable[Resource]) -> bytes | None:

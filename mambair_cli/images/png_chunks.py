@@ -70,7 +70,7 @@ def read_chunks(data: Any) -> Iterator[Chunk]:
     """Yield the complete chunks of a file.
 
     Args:
-        data: Bytes, or a mapped file.
+        data: Bytes, in memory or of a file.
     """
     at = _SIGNATURE_BYTES
     while at + 12 <= len(data):

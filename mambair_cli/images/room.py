@@ -4,15 +4,17 @@ from dataclasses import replace
 
 from mambair_cli.errors import ImageError, NoRoomError
 from mambair_cli.images.file_patches import write_comment
-from mambair_cli.images.formats import FORMATS, NUMBER, explain_depth, name_formats, say_which_have
+from mambair_cli.images.formats import FORMATS, NUMBER, Format, explain_depth, name_formats, say_which_have
 from mambair_cli.images.measured import describe_unmoved, find_unmoved
 from mambair_cli.images.metadata import add_iptc
 from mambair_cli.images.move import Move
+from mambair_cli.images.photoshop import PATHS, find_iptc_in, find_paths
 from mambair_cli.images.picture import Header, Metadata, Text
 from mambair_cli.images.places import move_metadata
 from mambair_cli.images.resolution import carry_measures, describe_lost_resolution, fit_resolution
 from mambair_cli.system.wording import enumerate_names, show
 
+_VISIBLE = 0.02  # change of an animation's duration, as a share of it
 _RAW_PROFILE = "Raw profile type "  # start of ImageMagick's texts that hold EXIF and similar data
 
 
@@ -55,6 +57,7 @@ def fit_header(
     header = replace(
         header,
         dtype=dtype,
+        delays=_fit_times(header.delays, row),
         masks=header.masks if row.has_masks else (),
         metadata=replace(move_metadata(metadata, move), texts=tuple(keep_texts(metadata, format))),
         pages=tuple(move_metadata(page, move) for page in pages),
@@ -66,6 +69,14 @@ def fit_header(
     header = replace(header, metadata=metadata)
     _check_room(header, format, name)
     return header
+
+
+def _fit_times(delays: tuple[int, ...] | None, row: Format) -> tuple[int, ...] | None:
+    """Return the durations that a format has for frames."""
+    times = row.times
+    if delays is None or times is None:
+        return None
+    return tuple(min(round(delay / times.step) * times.step, times[-1]) for delay in delays)
 
 
 def _move_to(source: Header, result: Header) -> Move:
@@ -109,6 +120,8 @@ def find_losses(header: Header, result: Header, format: str, strip: bool = False
         them = "it" if is_one else "them"
         have = say_which_have(lambda row: row.has_masks)
         losses.append(f"{masks} left out: {format} has no room for {them}; {have}{_advise(header)}")
+    if times := _describe_lost_times(header, result, format):
+        losses.append(times)
     kept = set(keep_texts(header.metadata, format))
     lost = dict.fromkeys(text.keyword for text in header.metadata.texts if text not in kept)
     if lost and not strip:
@@ -120,6 +133,8 @@ def find_losses(header: Header, result: Header, format: str, strip: bool = False
     if missing := _name_missing(header.metadata, format):
         have = say_which_have(lambda row: row.longest_exif != 0)
         losses.append(f"{format} has no room for its {enumerate_names(missing)}; {have}")
+    if find_paths(header.metadata.iptc) and not FORMATS[format].has_paths:
+        losses.append(f"{format} has no room for its {PATHS}; {say_which_have(lambda row: row.has_paths)}")
     if FORMATS[format].longest_exif != 0:
         unmoved = find_unmoved(result.metadata, _move_to(header, result))
         losses += describe_unmoved([*header.unmoved, *unmoved])
@@ -133,12 +148,26 @@ def find_losses(header: Header, result: Header, format: str, strip: bool = False
     return losses
 
 
+def _describe_lost_times(header: Header, result: Header, format: str) -> str | None:
+    """Say how the durations of frames change, where that can be seen."""
+    if header.delays is None or header.frames == 1:
+        return None
+    if result.delays is None:
+        have = say_which_have(lambda row: row.times)
+        return f"{format} has no room for the times of its frames; {have}"
+    before, after = sum(header.delays), sum(result.delays)
+    if abs(after - before) <= _VISIBLE * before:
+        return None
+    can = name_formats(lambda row: _fit_times(header.delays, row) == header.delays)
+    return f"{format} cannot tell its times exactly: {after} ms in all, not {before}; {can} can"
+
+
 def _name_missing(metadata: Metadata, format: str) -> list[str]:
     """Name the metadata of a picture for which a format has no place."""
     row = FORMATS[format]
     blocks = (
         ("EXIF", metadata.exif, row.longest_exif),
-        ("IPTC", metadata.iptc, None if row.has_iptc else row.longest_exif),
+        ("IPTC", find_iptc_in(metadata.iptc), None if row.has_iptc else row.longest_exif),
         ("XMP", metadata.xmp, row.longest_xmp),
     )
     return [kind for kind, block, longest in blocks if block and longest == 0]

@@ -9,6 +9,8 @@ from mambair_cli.system.clips import CLIP_SUFFIXES
 from mambair_cli.system.wording import enumerate_names
 
 SIGNATURE_BYTES = 16
+START_BYTES = 1024  # from which :func:`identify` tells a format, but for TGA's
+HEIF_SUFFIXES = (".heic", ".heif", ".heics", ".heifs", ".hif", ".hifc")
 READABLE_SUFFIXES = frozenset(
     {
         *(
@@ -29,7 +31,7 @@ READABLE_SUFFIXES = frozenset(
             *targa.SUFFIXES,
         ),
         *(".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".jpf", ".jpx", ".exr", ".ico"),
-        *(".heic", ".heif", ".heics", ".heifs", ".hif", ".hifc"),
+        *HEIF_SUFFIXES,
     }
 )
 # Suffixes of images that are read, or are only known.
@@ -70,7 +72,6 @@ _READABLE = {
     "ico": rb"\x00\x00\x01\x00[^\0]\0",
 }
 _SHARED_BRANDS, _AVIF_BRANDS = (b"mif1", b"msf1"), (b"avif", b"avis")
-_MOST_BRAND_BYTES = 1024  # of a file's list, with what stands before it
 _UNREADABLE = {
     "JPEG XL": rb"\xff\x0a|\0\0\0\x0cJXL ",
     "PAM or PFM": rb"P[7Ff]\s",
@@ -133,7 +134,7 @@ def _is_compatible_with_avif(data: Any) -> bool:
 
     Source: ISO/IEC 14496-12, 4.3.
     """
-    end = min(int.from_bytes(data[:4], "big"), _MOST_BRAND_BYTES)
+    end = min(int.from_bytes(data[:4], "big"), START_BYTES)
     brands = [bytes(data[at : at + 4]) for at in (8, *range(16, end, 4))]
     return brands[0] in _SHARED_BRANDS and any(brand in _AVIF_BRANDS for brand in brands)
 
@@ -142,7 +143,7 @@ def identify(data: Any, name: str) -> str:
     """Return the format of a file by its first bytes; TGA files by their names or last bytes.
 
     Args:
-        data: Bytes, or a mapped file.
+        data: Bytes, in memory or of a file.
         name: Name of the file.
 
     Raises:

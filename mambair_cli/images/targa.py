@@ -54,7 +54,7 @@ def is_targa(data: Any, name: str) -> bool:
     """Tell whether a file whose first bytes are of no other format is a Targa file.
 
     Args:
-        data: Bytes, or a mapped file.
+        data: Bytes, in memory or of a file.
         name: Name of the file.
     """
     is_named = name.lower().endswith(SUFFIXES) or bytes(data[-len(_END_MARK) :]) == _END_MARK

@@ -23,6 +23,7 @@ from mambair_cli.images.tiff_directories import (
     find_places,
     read_directory,
     read_header,
+    unpack,
 )
 
 RESOLUTIONS, RESOLUTION_UNIT = (0x011A, 0x011B), 0x0128
@@ -227,7 +228,7 @@ def _read_inner(
         try:
             directory, end = read_directory(data, layout, at, _LONGEST_VALUE)
             room.take(end - at, directory)
-            (following,) = struct.unpack_from(layout.offset, data, end)
+            (following,) = unpack(layout.offset, data, end)
             if not {_WIDTH, _HEIGHT} <= directory.keys():
                 raise ValueError("no page")
         except MALFORMED:
@@ -313,7 +314,7 @@ def _walk(data: Buffer) -> Iterator[tuple[int, Directory]]:
         try:
             directory, end = read_directory(data, layout, at, _LONGEST_VALUE)
             room.take(end - at, directory)
-            (following,) = struct.unpack_from(layout.offset, data, end)
+            (following,) = unpack(layout.offset, data, end)
         except MALFORMED:
             return
         yield at, directory
@@ -371,4 +372,4 @@ def locate_value(data: Buffer, entry: ExifEntry, layout: Layout) -> int:
     """Return the offset of an entry's value."""
     room = struct.calcsize(layout.offset)
     at = entry.at + struct.calcsize(layout.entry) - room
-    return at if len(entry.value) <= room else struct.unpack_from(layout.offset, data, at)[0]
+    return at if len(entry.value) <= room else unpack(layout.offset, data, at)[0]

@@ -1,6 +1,5 @@
 """Find the strips and tiles of a TIFF page that cannot be decoded."""
 
-import mmap
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
@@ -10,7 +9,7 @@ import numpy as np
 from mambair_cli.images.jpeg import mend
 from mambair_cli.images.libvips import LibvipsError, explained, pyvips
 from mambair_cli.images.tiff import Page
-from mambair_cli.images.tiff_directories import MALFORMED, read_directory, read_header
+from mambair_cli.images.tiff_directories import MALFORMED, Buffer, read_directory, read_header
 
 JPEG = 7  # TIFF's number of the compression
 _STRIPS, _TILES = (273, 279), (324, 325)  # tags of their offsets, and of their sizes in bytes
@@ -95,7 +94,7 @@ def leave_out_tiles(image: Any, lost: Sequence[TiffBlock], pages: Sequence[Page]
     return pyvips.Image.arrayjoin(parts, across=1).copy(interpretation=image.interpretation)
 
 
-def find_lost_jpegs(data: bytes | mmap.mmap, pages: Sequence[Page]) -> TiffBlocks:
+def find_lost_jpegs(data: Buffer, pages: Sequence[Page]) -> TiffBlocks:
     """Decode each JPEG stream by itself; libvips tells only of those of which nothing can be decoded.
 
     Args:
@@ -121,7 +120,7 @@ def _lay_out(page: Page, start: int) -> Iterator[TiffBlock]:
             yield TiffBlock(left, start + top, min(width, page.width - left), min(height, page.height - top))
 
 
-def _read_streams(data: bytes | mmap.mmap, page: Page) -> Iterator[bytes]:
+def _read_streams(data: Buffer, page: Page) -> Iterator[bytes]:
     """Yield the JPEG streams of a page, each with the tables that all share."""
     layout, _ = read_header(data)
     offset, size = _TILES if page.tile else _STRIPS

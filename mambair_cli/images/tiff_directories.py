@@ -4,8 +4,11 @@ import struct
 from collections.abc import Container
 from dataclasses import dataclass, replace
 from mmap import mmap
+from typing import Any
 
 import numpy as np
+
+from mambair_cli.images.file_bytes import FileBytes
 
 # Tags that several modules read, and the pointers of a directory to others.
 DESCRIPTION, ORIENTATION, XMP = 0x010E, 0x0112, 0x02BC
@@ -39,7 +42,7 @@ class ExifEntry:
 
 
 Directory = dict[int, ExifEntry]
-Buffer = bytes | bytearray | mmap
+Buffer = bytes | bytearray | mmap | FileBytes
 
 
 @dataclass(frozen=True)
@@ -97,6 +100,15 @@ class DirectoryRoom:
         self._bytes -= length + sum(len(entry.value) for entry in (directory or {}).values())
 
 
+def unpack(form: str, block: Buffer, at: int) -> tuple[Any, ...]:
+    """Return the numbers at an offset, as struct does.
+
+    Raises:
+        struct.error: They lie behind the end.
+    """
+    return struct.unpack(form, block[at : at + struct.calcsize(form)])
+
+
 def read_header(block: Buffer) -> tuple[Layout, int]:
     """Return a block's layout and the offset of its first directory.
 
@@ -104,8 +116,8 @@ def read_header(block: Buffer) -> tuple[Layout, int]:
         One of ``MALFORMED``: The block has no header.
     """
     order = {b"II": "<", b"MM": ">"}[bytes(block[:2])]
-    layout = Layout(order, struct.unpack_from(f"{order}H", block, 2)[0] == 43)
-    return layout, struct.unpack_from(layout.offset, block, layout.first)[0]
+    layout = Layout(order, unpack(f"{order}H", block, 2)[0] == 43)
+    return layout, unpack(layout.offset, block, layout.first)[0]
 
 
 def read_directory(
@@ -181,15 +193,15 @@ def _find_values(
     An entry is its offset, and its tag, type, count, and the offset and size of its value, which may lie
     outside the block; the size of an unknown type is 0.
     """
-    (number,) = struct.unpack_from(layout.count, block, at)
+    (number,) = unpack(layout.count, block, at)
     if number > _MOST_ENTRIES:
         raise ValueError(f"{number} entries in a directory")
     length = struct.calcsize(layout.entry)
     start = at + struct.calcsize(layout.count)
     end = start + number * length
-    spans = []
+    spans, table = [], block[start:end]
     for at in range(start, end, length):
-        tag, kind, count, field = struct.unpack_from(layout.entry, block, at)
+        tag, kind, count, field = struct.unpack_from(layout.entry, table, at - start)
         size = count * _SIZES.get(kind, (0, 0))[1]
         if size > len(field):
             (value_at,) = struct.unpack_from(layout.offset, field)
@@ -245,7 +257,7 @@ def append_directory(
     return at
 
 
-def set_entries(block: Buffer, entries: Directory) -> bytes:
+def set_entries(block: bytes | bytearray, entries: Directory) -> bytes:
     """Return an EXIF block with entries set in its first directory; see :func:`append_directory`.
 
     The directory is written anew at the end and points to the values that it had. All other bytes stay, since
@@ -260,7 +272,7 @@ def set_entries(block: Buffer, entries: Directory) -> bytes:
     """
     layout, first = read_header(block)
     main, end = read_directory(block, layout, first)
-    (following,) = struct.unpack_from(layout.offset, block, end)
+    (following,) = unpack(layout.offset, block, end)
     length = struct.calcsize(layout.offset)
     kept = {}
     for tag, entry in main.items():

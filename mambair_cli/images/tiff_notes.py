@@ -12,7 +12,7 @@ from mambair_cli.images.metadata import (
     read_tiff_resources,
 )
 from mambair_cli.images.move import to_upright
-from mambair_cli.images.photoshop import PATHS, has_paths
+from mambair_cli.images.photoshop import PATHS, add_paths, keep_paths
 from mambair_cli.images.picture import Header, Metadata
 from mambair_cli.images.places import restate_upright_xmp
 from mambair_cli.images.resolution import find_tiff_resolution
@@ -60,9 +60,22 @@ def add_notes(header: Header, data: Buffer, pages: Sequence[Page]) -> Header:
     usual = Metadata(xmp=metadata.xmp, dpi=metadata.dpi, density=metadata.density)
     has_own = any(note != usual for note in notes[1:])
     left_out = list(_find_left_out(pages))
-    if any(PHOTOSHOP in page.tags and has_paths(read_tiff_resources(data, page.at)) for page in pages):
+    iptc, lost = _add_paths(metadata.iptc, data, pages)
+    if lost:
         left_out.insert(0, PATHS)
-    return replace(header, pages=tuple(notes) if has_own else (), left_out=tuple(left_out))
+    own = tuple(notes) if has_own else ()
+    metadata = replace(metadata, iptc=iptc)
+    return replace(header, metadata=metadata, pages=own, left_out=tuple(left_out))
+
+
+def _add_paths(iptc: bytes | None, data: Buffer, pages: Sequence[Page]) -> tuple[bytes | None, bool]:
+    """Add the paths of the first page to the block with its IPTC; tell whether paths are left out."""
+    paths, *others = (
+        keep_paths(read_tiff_resources(data, page.at)) if PHOTOSHOP in page.tags else b"" for page in pages
+    )
+    lost = any(other and other != paths for other in others)
+    added = add_paths(iptc, paths) if paths and pages[0].orientation == 1 else None
+    return added or iptc, lost or bool(paths and not added)
 
 
 def _find_left_out(pages: Sequence[Page]) -> Iterator[str]:

@@ -39,7 +39,7 @@ def find_trailing_images(data: Any, format: str, name: str) -> list[str]:
     """Look for images behind a file's first one; smaller previews do not count.
 
     Args:
-        data: Bytes, or a mapped file.
+        data: Bytes, in memory or of a file.
         format: Format of the first image.
         name: Name of the file, for errors.
 

@@ -88,7 +88,7 @@ def find_unread(data: Any, format: str) -> tuple[str, ...]:
     """Name what a file holds except its picture and no result has; content credentials come last.
 
     Args:
-        data: Bytes, or a mapped file.
+        data: Bytes, in memory or of a file.
         format: Format of the file. For TIFF files :func:`mambair_cli.images.tiff_notes.add_notes` does it.
 
     Source: PNG specification, third edition, 11.3; C2PA specification 2.2, A.3; ExifTool's documentation of

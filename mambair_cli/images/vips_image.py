@@ -1,6 +1,5 @@
 """Images that libvips decodes: the header at once, the rows as often as they are read."""
 
-import mmap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -8,6 +7,7 @@ from types import MappingProxyType
 from typing import Any, BinaryIO
 
 from mambair_cli.errors import ImageError
+from mambair_cli.images.file_bytes import FileBytes
 from mambair_cli.images.jpeg import MendedJpeg, find_start, mend
 from mambair_cli.images.libvips import LibvipsError, explained, pyvips
 from mambair_cli.images.row_reader import Loaded
@@ -59,13 +59,13 @@ class FileData:
         return FileData(self.name, changed)
 
     @contextmanager
-    def map(self) -> Iterator[Any]:
+    def look(self) -> Iterator[Any]:
         """Give the bytes without reading them all."""
         if self.reopen is None:
             yield self.bytes
             return
-        with self.reopen() as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            yield data
+        with self.reopen() as file:
+            yield FileBytes(file)
 
 
 @dataclass(frozen=True)
@@ -199,7 +199,7 @@ class VipsImage:
         if self._lost_jpegs is None:
             self._lost_jpegs = ""
             if any(page.compression == JPEG for page in self._pages):
-                with self._data.map() as data:
+                with self._data.look() as data:
                     self._lost_jpegs = find_lost_jpegs(data, self._read_pages).name_lost()
         return self._lost_jpegs
 

@@ -4,7 +4,7 @@ Such a function gets an image of libvips with the samples, the profile, XMP and 
 and what is patched into the file since libvips does not write it as wanted, such as EXIF.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, BinaryIO
 
@@ -29,6 +29,7 @@ from mambair_cli.images.vips_output import (
     save_to,
     set_resolutions,
 )
+from mambair_cli.images.webp_frames import STAND_IN_MS, join_pages, restate_delays
 from mambair_cli.images.xmp import restate_xmp
 
 Write = Callable[[BinaryIO, Any, Header, int], None]
@@ -62,10 +63,32 @@ def _write_jpeg(file: BinaryIO, image: Any, header: Header, quality: int) -> Non
 def _write_webp(file: BinaryIO, image: Any, header: Header, quality: int) -> None:
     # exact: colours under transparent pixels are kept.
     options = {"keep": _KEPT, "exact": True, "smart_subsample": True, **_choose_loss(quality)}
-    data = _encode("webpsave", image, options)
+    data = _encode_webp(image, header, options)
     if exif := header.metadata.exif:
         data = complete_webp(data, exif, header.width, header.height, has_alpha=image.bands > 3)
     file.write(data)
+
+
+def _encode_webp(image: Any, header: Header, options: dict[str, Any]) -> bytes:
+    if header.frames == 1:
+        return _encode("webpsave", image, options)
+    if header.delays is None:
+        pages = _encode_pages(image, header, {**options, "keep": "none"})
+        blocks = _read_blocks(image)
+        size = header.width, header.height
+        return join_pages(pages, size, image.bands > 3, blocks["icc_profile"], blocks["xmp"])
+    image = image.copy()
+    image.set_type(pyvips.GValue.array_int_type, "delay", [STAND_IN_MS] * header.frames)
+    return restate_delays(_encode("webpsave", image, options), header.delays)
+
+
+def _encode_pages(image: Any, header: Header, options: dict[str, Any]) -> Iterator[bytes]:
+    """Encode each page for itself."""
+    region = pyvips.Region.new(image)  # of rows that come once, in order
+    for number in range(header.frames):
+        rows = region.fetch(0, number * header.height, header.width, header.height)
+        page = pyvips.Image.new_from_memory(rows, header.width, header.height, image.bands, image.format)
+        yield _encode("webpsave", page.copy(interpretation=image.interpretation), options)
 
 
 def _write_tiff(file: BinaryIO, image: Any, header: Header, quality: int) -> None:
@@ -92,11 +115,9 @@ def _write_tiff(file: BinaryIO, image: Any, header: Header, quality: int) -> Non
 def _write_avif(file: BinaryIO, image: Any, header: Header, quality: int) -> None:
     exif = header.metadata.exif
     if header.frames > 1:
-        names = {"icc_profile": "icc-profile-data", "xmp": "xmp-data"}
-        held = {key: image.get(name) if image.get_typeof(name) else None for key, name in names.items()}
         samples = image.colourspace("srgb").numpy() if image.bands < 3 else image.numpy()
         frames = samples.reshape(header.frames, header.height, header.width, -1)
-        blocks = {**held, "exif": exif}
+        blocks = {**_read_blocks(image), "exif": exif}
         file.write(write_avif_frames(frames, header.delays, header.loop, quality, blocks))
         return
     is_deep = header.dtype != "uint8"
@@ -136,6 +157,12 @@ WRITERS: Mapping[str, Write] = MappingProxyType(
         "gif": _write_gif,
     }
 )
+
+
+def _read_blocks(image: Any) -> dict[str, bytes | None]:
+    """Return the profile and XMP that a file will have."""
+    names = {"icc_profile": "icc-profile-data", "xmp": "xmp-data"}
+    return {key: image.get(name) if image.get_typeof(name) else None for key, name in names.items()}
 
 
 def _encode(operation: str, image: Any, options: dict[str, Any]) -> bytes:

@@ -13,6 +13,7 @@ from mambair_cli.inspection.common_noise import measure_common
 from mambair_cli.inspection.drawing import measure_repetition, measure_sharpness, measure_smoothness
 from mambair_cli.inspection.features import BLOCK, SMALLEST, describe, place_windows
 from mambair_cli.inspection.margins import measure_quiet, trim_margins
+from mambair_cli.inspection.visible import cut_visible
 
 WEIGHTS = Path(__file__).parents[1] / "weights" / "look.safetensors"
 SAMPLES = 255  # white in steps of 8 bits
@@ -32,7 +33,7 @@ REPEATED, REPEATED_QUALITY = 0.5, 95
 DOUBTFUL_NOISE = 1.0  # sigma from which on that is looked for, and whether channels have noise in common
 
 ReadWindow = Callable[[slice, slice], np.ndarray]
-"""Reads rows and columns of a picture, as (h, w, 1 or 3) float32 in [0, 1]."""
+"""Reads rows and columns of a picture, as (h, w, 1 to 4) float32 in [0, 1]; alpha comes last."""
 
 # What the estimator learned to tell, in this order: logarithms of a sigma and of a quality's steps, so that
 # errors are relative. They are undone in :func:`_read_estimates`.
@@ -92,15 +93,18 @@ def look_at(height: int, width: int, read: ReadWindow, stretch: Stretch | None =
         stretch: How the picture is stretched before it is restored; None if it is not.
 
     Returns:
-        The estimates; None for a picture that is too small to tell.
+        The estimates; None for a picture that is too small to tell, or of which too little can be seen.
     """
     if min(height, width) < SMALLEST:
         return None
-    windows = []
+    windows: list[np.ndarray] = []
     for rows, columns in place_windows(height, width):
         window = np.nan_to_num(read(rows, columns))
-        window = (window if stretch is None else stretch.apply(window, window.shape[2])) * np.float32(SAMPLES)
-        windows.append(np.repeat(window, 3, axis=2) if window.shape[2] == 1 else window)
+        colours = window.shape[2] - (window.shape[2] % 2 == 0)
+        parts = [window] if colours == window.shape[2] else cut_visible(window, window[..., colours])
+        windows += (_scale(part[..., :colours], stretch) for part in parts)
+    if not windows:
+        return None
     least, most = (bound(list(map(bound, windows))) for bound in (np.min, np.max))
     filled = float(most - least) / SAMPLES if stretch is None else stretch.highest - stretch.lowest
     plain = replace(CLEAN, filled=float(f"{min(1.0, filled):.4g}"), stretched=stretch is not None)
@@ -129,8 +133,14 @@ def look_at(height: int, width: int, read: ReadWindow, stretch: Stretch | None =
     return look
 
 
+def _scale(window: np.ndarray, stretch: Stretch | None) -> np.ndarray:
+    """Return a window, (h, w, 1 or 3), in three channels and in steps of 8 bits."""
+    window = (window if stretch is None else stretch.apply(window, window.shape[2])) * np.float32(SAMPLES)
+    return np.repeat(window, 3, axis=2) if window.shape[2] == 1 else window
+
+
 def look_at_pixels(pixels: np.ndarray) -> Look | None:
-    """Look at a picture in memory, (h, w, 1 or 3) float32 in [0, 1]; see :func:`look_at`."""
+    """Look at a picture in memory, (h, w, 1 to 4) float32 in [0, 1]; see :func:`look_at`."""
     return look_at(pixels.shape[0], pixels.shape[1], lambda rows, columns: pixels[rows, columns])
 
 

@@ -11,7 +11,7 @@ Kind = Literal["clean", "real", "white"]
 
 # Edition of these rules and of the features: a journal tells by it, and by the estimator's hash, which
 # results to make anew.
-EDITION = 10
+EDITION = 11
 
 # From this JPEG quality on, and below this sigma of 255, models for clean pictures give the higher PSNR;
 # measured by training/measure_choices.py.
@@ -41,7 +41,7 @@ class Need:
         reasons: What was seen of it, in a few words each; empty for a clean picture.
         sigma: Sigma of white noise of its own in each colour, of 255; None for other pictures.
         reduce: Factor by which to reduce it first, since it was enlarged by that before; 1 for none.
-        look: The estimates; None for a picture that is too small to tell.
+        look: The estimates; None for a picture that is too small to tell, or of which too little can be seen.
         jpeg_quality: Quality by the tables of its file; None where it is no JPEG.
     """
 
@@ -69,7 +69,7 @@ def find_need(look: Look | None, jpeg_quality: int | None) -> Need:
     """Tell what a picture needs.
 
     Args:
-        look: What was seen of its pixels; None where it is too small.
+        look: What was seen of its pixels; None where that is too little.
         jpeg_quality: Quality by the tables of its file; None where it is no JPEG.
     """
     reasons = []

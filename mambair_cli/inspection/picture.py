@@ -22,7 +22,7 @@ def look_at_rows(header: Header, read: ReadRows, stretch: Stretch | None = None)
         stretch: How the picture is stretched before it is restored; None if it is not.
 
     Returns:
-        The estimates; None for a picture that is too small to tell.
+        The estimates; None for a picture that is too small to tell, or of which too little can be seen.
 
     Raises:
         ImageError: The rows cannot be read.
@@ -34,7 +34,7 @@ def look_at_rows(header: Header, read: ReadRows, stretch: Stretch | None = None)
         if place not in held:
             held.clear()
             held[place] = read(*place)
-        return to_float(held[place][:, columns, : header.bands])
+        return to_float(held[place][:, columns, : header.bands + header.has_alpha])
 
     return look_at(header.height, header.width, read_window, stretch)
 

@@ -40,7 +40,7 @@ def restore_whole(
     stretch = None if restorer.bare else find_stretch(bands, colours)
     if not restorer.others:
         return _restore(restorer, image, on_tiles, stretch)
-    look = look_at(height, width, lambda rows, columns: to_float(image[rows, columns, :colours]), stretch)
+    look = look_at(height, width, lambda rows, columns: to_float(image[rows, columns]), stretch)
     need = find_need(look, None)
     chosen, scale = restorer.choose(need).alone(), restorer.info.scale
     if chosen.info.scale == scale:

@@ -11,7 +11,7 @@ from mambair_cli.errors import ImageError, UsageError
 from mambair_cli.images import FORMATS, IMAGE_SUFFIXES, READABLE_SUFFIXES, choose_format, settle_format
 from mambair_cli.images.formats import find_format, find_formats
 from mambair_cli.images.left_out import LeftOut
-from mambair_cli.images.signatures import SIGNATURE_BYTES, identify
+from mambair_cli.images.signatures import HEIF_SUFFIXES, START_BYTES, identify
 from mambair_cli.images.source import STANDARD_STREAM, Source
 from mambair_cli.runs.jobs import Job
 from mambair_cli.runs.journal_entry import JournalEntry
@@ -69,7 +69,7 @@ def name_targets(
         output: A file (one input), a folder, "-" for standard output, or None.
         suffix: Added to names where there is no output, such as ``_x4``.
         format: Format of all results; by default each is written as its input is, or as PNG. A file without a
-            suffix of images is looked at for that.
+            suffix of images, or with one of HEIF, is looked at for that.
         is_list: Whether the images come from a list, which may be of any length: then an output is a folder,
             also for one image.
         left_out: Collects the inputs that are results.
@@ -189,14 +189,19 @@ def _name_target(source: Source, output: str | None, suffix: str, format: str | 
 
 
 def _find_own_format(path: Path) -> str | None:
-    """Return the format of a file whose suffix tells none, where its start does; a pipe is not touched."""
+    """Return the format of a file whose suffix tells none, where its start does; a pipe is not touched.
+
+    A file with a suffix of HEIF may be AVIF.
+    """
     suffix = path.suffix.lower()
     if suffix in _LIKE_JPEG:
         return "jpeg"
-    if suffix in IMAGE_SUFFIXES or not os.path.isfile(path):  # pathlib's raises errors, as of long names
+    if (suffix in IMAGE_SUFFIXES and suffix not in HEIF_SUFFIXES) or not os.path.isfile(
+        path
+    ):  # pathlib's raises errors, as of long names
         return None
     with suppress(OSError, ImageError), path.open("rb") as file:
-        return identify(file.read(SIGNATURE_BYTES), str(path))
+        return identify(file.read(START_BYTES), str(path))
     return None
 
 
