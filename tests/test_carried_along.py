@@ -15,6 +15,7 @@ from PIL import Image, PngImagePlugin
 
 from mambair_cli.errors import ImageError, NoRoomError
 from mambair_cli.images import Header, encode_picture, find_losses, fit_header, open_picture, read_picture
+from mambair_cli.images.photoshop import wrap_iptc
 from mambair_cli.images.picture import Metadata, Text
 from mambair_cli.images.png_chunks import read_png_facts
 from mambair_cli.images.xmp import drop_lost_parts
@@ -307,7 +308,7 @@ def test_an_animation_that_breaks_off_is_no_shorter_one() -> None:
 
 
 def test_metadata_for_which_a_format_has_no_place_is_named() -> None:
-    metadata = Metadata(exif=exif_block(), xmp=packet(), iptc=b"Photoshop 3.0\0")
+    metadata = Metadata(exif=exif_block(), xmp=packet(), iptc=wrap_iptc(b"\x1c\x02\x78\0\x01a"))
     header = Header(8, 8, 3, "uint8", format="jpeg", metadata=metadata)
     result = fit_header(header, "gif", "out.gif")
     [loss] = [each for each in find_losses(header, result, "gif") if "no room" in each]
