@@ -78,6 +78,26 @@ def test_pages_keep_colours_metadata_and_what_alpha_hides() -> None:
         assert reader.warnings == []
 
 
+@pytest.mark.parametrize("exif", [None, EXIF])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("count", [1, 3])
+def test_gray_pages_keep_their_alpha(count: int, dtype: type, exif: bytes | None) -> None:
+    steps = pages("abc"[:count])[..., :2].astype(dtype)
+    steps[..., 1] |= 1  # none is fully transparent
+    samples = steps * dtype(np.iinfo(dtype).max // 255)
+    metadata = Metadata(exif=exif)
+    header = Header(33, 24, 1, samples.dtype.name, has_alpha=True, frames=count, metadata=metadata)
+    file = io.BytesIO()
+    with Writer(file, fit_header(header, "webp", "a"), "webp", 100, "a") as writer:
+        writer.write(0, samples.reshape(-1, 33, 2))
+        writer.finish()
+    expected = steps.reshape(-1, 33, 2)[..., [0, 0, 0, 1]]
+    with open_picture(file.getvalue()) as reader:
+        np.testing.assert_array_equal(reader.read(0, count * 24), expected)
+    with Image.open(file) as image:
+        assert image.mode == "RGBA"
+
+
 def test_pages_are_as_lossy_as_a_picture() -> None:
     document = pages("a--")
     frames, _ = see(write(document, quality=60))
