@@ -152,6 +152,13 @@ def test_a_document_becomes_webp_of_as_many_pages(restore: Any) -> None:
         ("gif", (50, 70, 1004), None),
         ("webp", (1, 17, 5), None),
         ("avif", (1, 17, 5), None),
+        ("avif", (0, 0), "avif cannot tell its times exactly: 2 ms in all, not 0; webp and gif can"),
+        ("avif", (0, 100), None),
+        (
+            "webp",
+            (2**40, 10),
+            f"webp cannot tell its times exactly: {2**24 + 9} ms in all, not {2**40 + 10}",
+        ),
         ("tiff", (50, 70), "tiff has no room for the times of its frames; webp, avif and gif have"),
         ("tiff", None, None),
         ("gif", None, None),
@@ -162,6 +169,11 @@ def test_times_that_a_format_has_no_room_for_are_named(
 ) -> None:
     header = Header(33, 24, 3, "uint8", frames=len(delays or "--"), delays=delays)
     assert find_losses(header, fit_header(header, format, "a"), format) == ([loss] if loss else [])
+
+
+def test_no_time_in_avif_is_the_shortest() -> None:
+    with open_picture(write(pages("abc"), "avif", delays=(0, 5, 0))) as reader:
+        assert reader.header.delays == (1, 5, 1)
 
 
 def test_a_long_time_in_gif_is_the_longest() -> None:
