@@ -54,6 +54,7 @@ def test_a_caption_in_a_later_segment_is_kept() -> None:
     for blocks in (
         (first, IPTC[len(MARK) :]),
         (first[:-1], IPTC[len(MARK) :]),  # without its last byte, which only fills up
+        (first[:-1], first[-1:] + IPTC[len(MARK) :]),
         (first + IPTC[len(MARK) :][:15], IPTC[len(MARK) :][15:]),
     ):
         picture = read_picture(jpeg_with(*blocks))

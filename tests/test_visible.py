@@ -126,9 +126,9 @@ def test_commands_see_the_logo_and_not_what_it_hides(run: Any) -> None:
     kinds = {line.split()[0]: line for line in out}
     assert "clean" in kinds["logo.png"]
     assert "fine noise of sigma 1" in kinds["cut.png"]
-    assert "too little of it is opaque to look at" in kinds["thin.png"]
+    assert "too little of it is visible to look at" in kinds["thin.png"]
     (pixels,) = (line for line in run("inspect", "thin.png")[1] if line.startswith("pixels"))
-    assert pixels.endswith("too few are opaque; 48×48 in one piece are needed")
+    assert pixels.endswith("too few are visible; 48×48 in one piece are needed")
 
 
 def test_an_image_in_memory_is_looked_at_so_too() -> None:

@@ -78,6 +78,26 @@ def test_pages_keep_colours_metadata_and_what_alpha_hides() -> None:
         assert reader.warnings == []
 
 
+@pytest.mark.parametrize("exif", [None, EXIF])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("count", [1, 3])
+def test_gray_pages_keep_their_alpha(count: int, dtype: type, exif: bytes | None) -> None:
+    steps = pages("abc"[:count])[..., :2].astype(dtype)
+    steps[..., 1] |= 1  # none is fully transparent
+    samples = steps * dtype(np.iinfo(dtype).max // 255)
+    metadata = Metadata(exif=exif)
+    header = Header(33, 24, 1, samples.dtype.name, has_alpha=True, frames=count, metadata=metadata)
+    file = io.BytesIO()
+    with Writer(file, fit_header(header, "webp", "a"), "webp", 100, "a") as writer:
+        writer.write(0, samples.reshape(-1, 33, 2))
+        writer.finish()
+    expected = steps.reshape(-1, 33, 2)[..., [0, 0, 0, 1]]
+    with open_picture(file.getvalue()) as reader:
+        np.testing.assert_array_equal(reader.read(0, count * 24), expected)
+    with Image.open(file) as image:
+        assert image.mode == "RGBA"
+
+
 def test_pages_are_as_lossy_as_a_picture() -> None:
     document = pages("a--")
     frames, _ = see(write(document, quality=60))
@@ -132,6 +152,13 @@ def test_a_document_becomes_webp_of_as_many_pages(restore: Any) -> None:
         ("gif", (50, 70, 1004), None),
         ("webp", (1, 17, 5), None),
         ("avif", (1, 17, 5), None),
+        ("avif", (0, 0), "avif cannot tell its times exactly: 2 ms in all, not 0; webp and gif can"),
+        ("avif", (0, 100), None),
+        (
+            "webp",
+            (2**40, 10),
+            f"webp cannot tell its times exactly: {2**24 + 9} ms in all, not {2**40 + 10}",
+        ),
         ("tiff", (50, 70), "tiff has no room for the times of its frames; webp, avif and gif have"),
         ("tiff", None, None),
         ("gif", None, None),
@@ -142,6 +169,11 @@ def test_times_that_a_format_has_no_room_for_are_named(
 ) -> None:
     header = Header(33, 24, 3, "uint8", frames=len(delays or "--"), delays=delays)
     assert find_losses(header, fit_header(header, format, "a"), format) == ([loss] if loss else [])
+
+
+def test_no_time_in_avif_is_the_shortest() -> None:
+    with open_picture(write(pages("abc"), "avif", delays=(0, 5, 0))) as reader:
+        assert reader.header.delays == (1, 5, 1)
 
 
 def test_a_long_time_in_gif_is_the_longest() -> None:

@@ -81,7 +81,7 @@ def _describe(inspection: "Inspection") -> Iterator[tuple[str, str]]:
     if (note := read_note(header.metadata.xmp)) is not None:
         yield "made by", ", ".join(f"{name} {value}" for name, value in note.items() if value is not None)
     if look is None:
-        shown = "to look at" if _is_small(header) else "are opaque"
+        shown = "to look at" if _is_small(header) else "are visible"
         yield "pixels", f"too few {shown}; {SMALLEST}×{SMALLEST} in one piece are needed"
     else:
         yield "compression", _describe_compression(look)
@@ -169,7 +169,8 @@ def _explain_unseen(inspection: "Inspection") -> str | None:
     """Say why nothing is known of what an image shows; None where something is."""
     if inspection.need.look is not None:
         return None
-    return "too small to look at" if _is_small(inspection.header) else "too little of it is opaque to look at"
+    what = "too small" if _is_small(inspection.header) else "too little of it is visible"
+    return f"{what} to look at"
 
 
 def _is_small(header: "Header") -> bool:

@@ -35,6 +35,7 @@ def read_resources(blocks: Iterable[bytes]) -> list[Resource]:
     data, at = bytearray(), 0
     for block in blocks:
         data += block
+        at += data.startswith(b"\0" + _SIGNATURE, at)  # ends the resource before
         while (resource := _read_resource(data, at)) is not None:
             resources.append(resource)
             at += len(resource.whole)

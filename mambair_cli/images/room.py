@@ -4,7 +4,15 @@ from dataclasses import replace
 
 from mambair_cli.errors import ImageError, NoRoomError
 from mambair_cli.images.file_patches import write_comment
-from mambair_cli.images.formats import FORMATS, NUMBER, Format, explain_depth, name_formats, say_which_have
+from mambair_cli.images.formats import (
+    FORMATS,
+    NUMBER,
+    Format,
+    explain_depth,
+    find_formats,
+    name_formats,
+    say_which_have,
+)
 from mambair_cli.images.measured import describe_unmoved, find_unmoved
 from mambair_cli.images.metadata import add_iptc
 from mambair_cli.images.move import Move
@@ -76,7 +84,8 @@ def _fit_times(delays: tuple[int, ...] | None, row: Format) -> tuple[int, ...] |
     times = row.times
     if delays is None or times is None:
         return None
-    return tuple(min(round(delay / times.step) * times.step, times[-1]) for delay in delays)
+    nearest = (round(delay / times.step) * times.step for delay in delays)
+    return tuple(max(times[0], min(delay, times[-1])) for delay in nearest)
 
 
 def _move_to(source: Header, result: Header) -> Move:
@@ -158,8 +167,9 @@ def _describe_lost_times(header: Header, result: Header, format: str) -> str | N
     before, after = sum(header.delays), sum(result.delays)
     if abs(after - before) <= _VISIBLE * before:
         return None
-    can = name_formats(lambda row: _fit_times(header.delays, row) == header.delays)
-    return f"{format} cannot tell its times exactly: {after} ms in all, not {before}; {can} can"
+    loss = f"{format} cannot tell its times exactly: {after} ms in all, not {before}"
+    can = find_formats(lambda row: _fit_times(header.delays, row) == header.delays)
+    return f"{loss}; {enumerate_names(can)} can" if can else loss
 
 
 def _name_missing(metadata: Metadata, format: str) -> list[str]:

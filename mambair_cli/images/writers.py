@@ -65,7 +65,7 @@ def _write_webp(file: BinaryIO, image: Any, header: Header, quality: int) -> Non
     options = {"keep": _KEPT, "exact": True, "smart_subsample": True, **_choose_loss(quality)}
     data = _encode_webp(image, header, options)
     if exif := header.metadata.exif:
-        data = complete_webp(data, exif, header.width, header.height, has_alpha=image.bands > 3)
+        data = complete_webp(data, exif, header.width, header.height, header.has_alpha)
     file.write(data)
 
 
@@ -76,7 +76,7 @@ def _encode_webp(image: Any, header: Header, options: dict[str, Any]) -> bytes:
         pages = _encode_pages(image, header, {**options, "keep": "none"})
         blocks = _read_blocks(image)
         size = header.width, header.height
-        return join_pages(pages, size, image.bands > 3, blocks["icc_profile"], blocks["xmp"])
+        return join_pages(pages, size, header.has_alpha, blocks["icc_profile"], blocks["xmp"])
     image = image.copy()
     image.set_type(pyvips.GValue.array_int_type, "delay", [STAND_IN_MS] * header.frames)
     return restate_delays(_encode("webpsave", image, options), header.delays)

@@ -4,9 +4,8 @@ import numpy as np
 
 from mambair_cli.inspection.features import BLOCK, MOST_WINDOWS, SMALLEST
 
-HIDDEN = (
-    0.05  # alpha below which colours count as hidden: they were rounded to few steps, if they mean anything
-)
+# Alpha below which colours count as hidden: they were rounded to few steps, if they mean anything.
+HIDDEN = 0.05
 _LEAST = SMALLEST // BLOCK  # blocks along a side of a part
 
 

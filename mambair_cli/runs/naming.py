@@ -196,9 +196,8 @@ def _find_own_format(path: Path) -> str | None:
     suffix = path.suffix.lower()
     if suffix in _LIKE_JPEG:
         return "jpeg"
-    if (suffix in IMAGE_SUFFIXES and suffix not in HEIF_SUFFIXES) or not os.path.isfile(
-        path
-    ):  # pathlib's raises errors, as of long names
+    is_certain = suffix in IMAGE_SUFFIXES and suffix not in HEIF_SUFFIXES
+    if is_certain or not os.path.isfile(path):  # pathlib's raises errors, as of long names
         return None
     with suppress(OSError, ImageError), path.open("rb") as file:
         return identify(file.read(START_BYTES), str(path))
