@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from networks import CONFIGS
 from scans import Operands
+from torch.utils.checkpoint import checkpoint
 
 from mambair_cli.kernels import Backend, ScanParams, cpu_gradient, cpu_scan, cpu_threads, selective_scan
 from mambair_cli.kernels.llvm_builder import Code, count_lanes
@@ -289,6 +290,35 @@ def test_registrations_are_consistent():
     leaves = [x.requires_grad_() for x in (*operands[:4], *operands.params)]
     arguments = (*leaves[:4], operands.paths, *leaves[4:])
     torch.library.opcheck(torch.ops.mambair.cpu_scan.default, arguments)
+
+
+def measure_gradients(operands, run):
+    leaves = [x.detach().requires_grad_() for x in (*operands[:4], *operands.params)]
+    return torch.autograd.grad(run(*leaves).square().sum(), leaves)
+
+
+def test_gradient_is_the_same_under_a_checkpoint():
+    operands = make_operands(length=10, d=2)
+
+    def run(u, dt, B, C, *params):
+        return selective_scan(u, dt, B, C, operands.paths, ScanParams(*params), "cpu")
+
+    again = measure_gradients(operands, lambda *leaves: checkpoint(run, *leaves, use_reentrant=False))
+    for got, wanted in zip(again, measure_gradients(operands, run), strict=True):
+        assert torch.equal(got, wanted)
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning")
+def test_gradients_of_several_results_may_be_taken_at_once():
+    operands = make_operands(length=10, d=2)
+    leaves = [x.requires_grad_() for x in (*operands[:4], *operands.params)]
+    u, dt, B, C, *params = leaves
+    y = selective_scan(u, dt, B, C, operands.paths, ScanParams(*params), "cpu")
+    weights = torch.stack([torch.ones_like(y), y.detach()])
+    together = torch.autograd.grad(y, leaves, weights, is_grads_batched=True, retain_graph=True)
+    each = [torch.autograd.grad(y, leaves, of_y, retain_graph=True) for of_y in weights]
+    for got, *wanted in zip(together, *each, strict=True):
+        torch.testing.assert_close(got, torch.stack(wanted))
 
 
 def test_compiler_sees_one_operator():

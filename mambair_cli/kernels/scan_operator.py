@@ -85,32 +85,35 @@ def define_scan(
     """
     operator = define_operator(name, scan, shape_of_kept)
 
-    def run_backward(grad_y: Tensor, *tensors: Tensor) -> list[Tensor]:
+    def run_backward(grad_y: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
         operands = _gather(tensors[:-1])
         of_u, projected, *of_params = differentiate(grad_y.contiguous(), operands, tensors[-1])
-        params = [x.contiguous() for x in of_params if x is not None]
-        return [of_u.to(operands.u.dtype), projected.to(operands.dt.dtype), *params]
+        params = (x.contiguous() for x in of_params if x is not None)
+        return of_u.to(operands.u.dtype), projected.to(operands.dt.dtype), *params
 
+    count = len(ScanGradients._fields) if sums_D else len(ScanGradients._fields) - 1
+    results = ", ".join(["Tensor"] * count)  # no list: PyTorch cannot batch an operator that returns one
     gradient = torch.library.custom_op(
         f"mambair::{name}_backward",
         run_backward,
         mutates_args=(),
-        schema=f"(Tensor grad_y, {_OPERANDS}, Tensor kept) -> Tensor[]",
+        schema=f"(Tensor grad_y, {_OPERANDS}, Tensor kept) -> ({results})",
     )
 
     @gradient.register_fake
-    def _(grad_y: Tensor, *tensors: Tensor) -> list[Tensor]:
+    def _(grad_y: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
         u, dt, _, _, _, params = _gather(tensors[:-1])
         projected = dt.new_empty(*dt.shape[:-1], dt.shape[-1] + 2 * params.A.shape[-1])
         of_params = (p.new_empty(p.shape, dtype=torch.float32) for p in (params if sums_D else params[:-1]))
-        return [u.new_empty(u.shape), projected, *of_params]
+        return u.new_empty(u.shape), projected, *of_params
 
     def keep(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, Tensor]) -> None:
         ctx.save_for_backward(*inputs, output[1])
 
     def backward(ctx: Any, grad_y: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-        u, dt, B, _, _, params = _gather(ctx.saved_tensors[:-1])
-        of_u, projected, *of_params = gradient(grad_y, *ctx.saved_tensors)
+        saved = ctx.saved_tensors  # read once: a checkpoint computes them again, for one reading
+        u, dt, B, _, _, params = _gather(saved[:-1])
+        of_u, projected, *of_params = gradient(grad_y, *saved)
         if not sums_D:
             of_params.append((grad_y * u).sum((0, 1)).expand_as(params.D))
         ranks, states = dt.shape[-1], B.shape[-1]
