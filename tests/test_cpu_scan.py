@@ -4,10 +4,13 @@ That it agrees with the equation is tested with the other backends, in test_kern
 """
 
 import ctypes
+import gc
 import multiprocessing
 import os
 import subprocess
 import sys
+import threading
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import llvmlite.binding as llvm
@@ -20,6 +23,7 @@ from scans import Operands
 
 from mambair_cli import kernels
 from mambair_cli.kernels import ScanParams, choose_backend, cpu_scan, cpu_threads, reference
+from mambair_cli.kernels.cpu_function import CpuFunction
 from mambair_cli.kernels.llvm_builder import Code, count_lanes
 from mambair_cli.kernels.llvm_math import exp2, log, softplus
 
@@ -242,6 +246,40 @@ def test_one_path_is_not_apart_from_others():
 @pytest.mark.skipif(sys.platform != "linux", reason="PyTorch's threads are found on Linux alone")
 def test_threads_of_pytorch_are_found():
     assert cpu_threads._run_in_team is not None
+
+
+def test_tensors_live_until_threads_are_done_where_another_cannot_be_started(monkeypatch):
+    monkeypatch.setattr(cpu_threads, "_run_in_team", None)
+    go_on, started, start = threading.Event(), [], threading.Thread.start
+
+    def start_one(thread):
+        if started:
+            raise RuntimeError("can't start new thread")
+        started.append(thread)
+        start(thread)
+
+    class Kernel(CpuFunction):
+        def __init__(self):
+            """Be a function that waits, without code."""
+
+        def make_job(self, tensors, numbers):
+            return (ctypes.c_int64 * 1)(tensors["x"].data_ptr())
+
+        def __call__(self, job):
+            go_on.wait()
+
+    monkeypatch.setattr(threading.Thread, "start", start_one)
+    tensor = torch.zeros(1)
+    held = weakref.ref(tensor)
+    with pytest.raises(RuntimeError, match="can't start"):
+        cpu_threads.run_in_threads(Kernel(), {"x": tensor}, {}, 3)
+    del tensor
+    gc.collect()
+    lives = held() is not None
+    go_on.set()
+    started[0].join()
+    assert lives
+    assert held() is None
 
 
 @pytest.mark.usefixtures("fresh_kernels")

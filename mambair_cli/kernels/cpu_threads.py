@@ -46,7 +46,12 @@ def run_in_threads(
     elif _run_in_team and not count_losses():  # else OpenMP would wait for threads that are gone
         _run_in_team(kernel.address, ctypes.addressof(job), torch.get_num_threads(), 0)
     else:
-        others = [threading.Thread(target=kernel, args=(job,)) for _ in range(threads - 1)]
+
+        def take_part(_: Mapping[str, Tensor]) -> None:
+            kernel(job)
+
+        # Each thread holds the tensors: if one cannot be started, or at Ctrl-C, this call ends before others.
+        others = [threading.Thread(target=take_part, args=(tensors,)) for _ in range(threads - 1)]
         for thread in others:
             thread.start()
         kernel(job)
