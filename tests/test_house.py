@@ -41,10 +41,11 @@ PLAINER = {
     "wherein": "in which",
     "whilst": "while",
 }
-AVOIDED = re.compile(rf"(?<![a-z])({'|'.join(PLAINER).replace(' ', '[ _]')})(?![a-z])", re.IGNORECASE)
+GAP = r"(?:\s[\s#/*]*|_)"  # between words, also at the end of a line of a comment
+AVOIDED = re.compile(rf"(?<![a-z])({'|'.join(PLAINER).replace(' ', GAP)})(?![a-z])", re.IGNORECASE)
 DANGLING = re.compile(r"\bOf(?=\s|$)")  # "Of these, the first ..." makes readers wait for the subject
-TEXTS = ("*.md", "docs/*.md", "mambair_cli/**/*", "tests/**/*", "training/**/*", "benchmarks/**/*")
-TYPES = (".py", ".md", ".js", ".css", ".html")
+TEXTS = ("*", ".ci/*", "docs/*", "mambair_cli/**/*", "tests/**/*", "training/**/*", "benchmarks/**/*")
+TYPES = (".py", ".md", ".toml", ".js", ".css", ".html", ".cu", ".cuh", ".hpp")
 
 
 @cache
@@ -102,7 +103,8 @@ def dangling_parts(docstring: str) -> list[str]:
 def find_texts() -> Iterator[tuple[str, str]]:
     """Yield the name and the text of each file whose words are checked; of CHANGELOG.md, the top section."""
     for path in sorted(path for pattern in TEXTS for path in ROOT.glob(pattern)):
-        if path.suffix in TYPES and path != Path(__file__):  # which has the words themselves
+        is_text = path.suffix in TYPES or path.parent.name == ".ci"
+        if is_text and path != Path(__file__):  # which has the words themselves
             text = path.read_text(encoding="utf-8")
             if path.name == "CHANGELOG.md":
                 text = "\n## ".join(text.split("\n## ")[:2])
@@ -110,12 +112,12 @@ def find_texts() -> Iterator[tuple[str, str]]:
 
 
 def find_avoided(text: str) -> Iterator[tuple[int, str]]:
-    """Yield each line with a word that is not used, by its number, with what to write in its place."""
-    for number, line in enumerate(text.splitlines(), 1):
-        for found in AVOIDED.findall(line):
-            yield number, f"{found}: write {PLAINER[found.lower().replace('_', ' ')]}"
-        if DANGLING.search(line):
-            yield number, "a sentence begins with Of: begin with its subject"
+    """Yield the number of each line with a word that is not used, and what to write in its place."""
+    for found in AVOIDED.finditer(text):
+        words = re.sub(r"[\W_]+", " ", found[0].lower())
+        yield text.count("\n", 0, found.start()) + 1, f"{words}: write {PLAINER[words]}"
+    for found in DANGLING.finditer(text):
+        yield text.count("\n", 0, found.start()) + 1, "a sentence begins with Of: begin with its subject"
 
 
 def test_the_top_of_the_package_has_its_rooms_and_three_modules() -> None:
@@ -178,7 +180,8 @@ def test_help_begins_with_a_noun_or_an_imperative() -> None:
 
 def test_words_are_plain() -> None:
     texts = list(find_texts())
-    assert {"README.md", "docs/formats.md", "mambair_cli/errors.py", "tests/clips.py"} <= dict(texts).keys()
+    seen = {".ci/check", "pyproject.toml", "docs/formats.md", "mambair_cli/errors.py", "tests/clips.py"}
+    assert seen | {"mambair_cli/programs/elements.cuh"} <= dict(texts).keys()
     found = [f"{name}:{number}: {advice}" for name, text in texts for number, advice in find_avoided(text)]
     assert not found, "\n".join(found)
 
@@ -211,6 +214,7 @@ def test_dangling_texts_are_seen(docstring: str, count: int) -> None:
     [
         ("def test_it_is_told_once():", [1]),
         ("Besides,\nwork in_hand.\nOf these, two.", [1, 2, 3]),
+        ("    # work in\n    # hand, not to\nbe\nhad", [1, 2]),
         ("| Two of these | OfThese | soldiers | handbeside |", []),
     ],
 )
